@@ -1,0 +1,5 @@
+"""``python -m jetlens`` is the command ``jetlens``."""
+
+from jetlens.cli import main
+
+main()

@@ -1,0 +1,78 @@
+"""The command line: a table of commands, each imported only when it is the one that runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import typer
+
+from jetlens import __version__
+from jetlens.errors import JetlensError
+from jetlens.registry import Table
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("jetlens.cli.demo:command", "Detect, grade and segment oranges on a synthetic inspection line."),
+    "predict": ("jetlens.cli.predict:command", "Run a model on images, folders and videos."),
+    "adopt": ("jetlens.cli.adopt:command", "Describe an ONNX file made elsewhere, so that every command can run it."),
+    "train": ("jetlens.cli.train:command", "Train a network to a checkpoint."),
+    "export": ("jetlens.cli.export:command", "Turn a checkpoint or a named network into a deployable ONNX graph."),
+    "evaluate": ("jetlens.cli.evaluate:command", "Measure the accuracy of a model on labelled data."),
+    "inspect": ("jetlens.cli.inspect:command", "Show what a model file is, takes and answers."),
+    "data": ("jetlens.cli.data:command", "Write images of the orange line with their exact truth."),
+    "doctor": ("jetlens.cli.doctor:command", "Show what this machine can run and how to get what is missing."),
+}
+_TARGETS = Table("command", {name: target for name, (target, _) in COMMANDS.items()})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command and exits: 0 done, 1 the user's input or environment, 2 wrong usage, 3 a gate failed."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _app(given)(args=given)
+    except JetlensError as error:
+        _fail(str(error), error.exit_code, error)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130, None)
+    except BrokenPipeError:
+        # The reader of our output went away (such as `| head`): nothing is left to say, also not at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+    except MemoryError as error:
+        _fail("out of memory: give a smaller input or batch", 1, error)
+    except Exception as error:
+        _fail(f"internal error, please report it: {type(error).__name__}: {error} (JETLENS_DEBUG=1 shows where)", 1, error)
+
+
+def _app(given: Sequence[str]) -> typer.Typer:
+    app = typer.Typer(name="jetlens", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app.callback()(_root)
+    asked = next((word for word in given if not word.startswith("-")), None)
+    for name, (_, summary) in COMMANDS.items():
+        chosen = name == asked
+        function: Callable[..., Any] = _TARGETS.load(name) if chosen else _unused
+        app.command(name, help=None if chosen else summary, short_help=summary)(function)
+    return app
+
+
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True)) -> None:
+    """Train convolutional vision networks, export them to one deployable graph, run them in real time, prove the result."""
+    if version:
+        typer.echo(f"jetlens {__version__}")
+        raise typer.Exit
+
+
+def _unused() -> None:
+    """Stands for a command that was not asked for, so that listing commands imports none."""
+
+
+def _fail(message: str, code: int, error: BaseException | None) -> None:
+    if error is not None and os.environ.get("JETLENS_DEBUG"):
+        raise error
+    line = " ".join(message.split())
+    print(f"jetlens: {line}", file=sys.stderr)
+    raise SystemExit(code)
