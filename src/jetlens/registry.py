@@ -12,11 +12,33 @@ from jetlens.errors import MissingDependencyError, UnknownNameError
 
 __all__ = ["Table", "installed", "require", "resolve"]
 
+EXTRAS = {
+    "av": "video",
+    "cv2": "cpu",
+    "onnx": "export",
+    "onnxruntime": "cpu",
+    "openvino": "openvino",
+    "safetensors": "train",
+    "torch": "train",
+    "torchvision": "train",
+}
+"""Which extra brings an optional package."""
+
 
 def resolve(target: str) -> Any:
-    """Imports and returns the object that ``package.module:attribute`` names."""
+    """Imports and returns the object that ``package.module:attribute`` names.
+
+    Raises:
+        MissingDependencyError: the module stands on an optional package that is not installed.
+    """
     module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        raise MissingDependencyError(_missing(package, EXTRAS[package], attribute)) from None
 
 
 class Table(Mapping[str, str]):
@@ -62,9 +84,10 @@ def require(package: str, *, extra: str, why: str = "this") -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        remedy = f"pip install 'jetlens[{extra}]' (on a Jetson use JetPack's own package)"
         if installed(package):
-            raise MissingDependencyError(
-                f"{why} needs {package}, which is installed but does not import: {error}; reinstall it: {remedy}"
-            ) from None
-        raise MissingDependencyError(f"{why} needs {package}, which is not installed: {remedy}") from None
+            raise MissingDependencyError(f"{why} needs {package}, which is installed but does not import ({error}); reinstall it") from None
+        raise MissingDependencyError(_missing(package, extra, why)) from None
+
+
+def _missing(package: str, extra: str, why: str) -> str:
+    return f"{why} needs {package}, which is not installed: pip install 'jetlens[{extra}]' (on a Jetson use JetPack's own package)"

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from jetlens.errors import ModelError, SidecarError
 
@@ -36,6 +36,7 @@ METADATA_KEY = "jetlens.spec"
 """The key under which the spec (without the file's hash) also stands in an ONNX file's metadata."""
 
 FORMAT = 1
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,12 @@ class ModelSpec:
     weights: Mapping[str, Any] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.labels, tuple) or not all(isinstance(label, str) for label in self.labels):
+            raise SidecarError("labels must be a list of texts, one for each class id (an empty text is a gap)")
+        if self.task not in get_args(TaskName):
+            raise SidecarError(f"task is {self.task!r}; allowed: {', '.join(get_args(TaskName))}")
+
     def label(self, class_id: int) -> str:
         """The name of a class id; ``class N`` where the labels have none."""
         name = self.labels[class_id] if 0 <= class_id < len(self.labels) else ""
@@ -163,19 +170,16 @@ class ModelSpec:
             raw["preprocess"] = _build(PreprocessSpec, raw.get("preprocess"), origin)
             for key in ("inputs", "outputs"):
                 raw[key] = tuple(_build(TensorSpec, row, origin) for row in raw.get(key, ()))
-            spec = _build(cls, raw, origin)
+            return _build(cls, raw, origin)
         except (TypeError, ValueError) as error:
             raise SidecarError(f"{origin}: {error}; write it again with `jetlens adopt`") from None
-        if spec.task not in get_args(TaskName):
-            raise SidecarError(f"{origin}: task is {spec.task!r}; allowed: {', '.join(get_args(TaskName))}")
-        return spec
 
 
-def _build(kind: Any, raw: Any, origin: str) -> Any:
+def _build(kind: type[T], raw: Any, origin: str) -> T:
     """A dataclass from a JSON object: lists become tuples, unknown keys are errors."""
     if not isinstance(raw, dict):
         raise SidecarError(f"{origin}: {kind.__name__} must be a JSON object, not {type(raw).__name__}")
-    known = {f.name for f in fields(kind)}
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(raw) - known)
     if unknown:
         raise SidecarError(f"{origin}: unknown key {unknown[0]!r} in {kind.__name__}; known: {', '.join(sorted(known))}")

@@ -59,11 +59,14 @@ def _app(given: Sequence[str]) -> typer.Typer:
     return app
 
 
-def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True)) -> None:
-    """Train convolutional vision networks, export them to one deployable graph, run them in real time, prove the result."""
-    if version:
+def _version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"jetlens {__version__}")
         raise typer.Exit
+
+
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.", callback=_version, is_eager=True)) -> None:
+    """Train convolutional vision networks, export them to one deployable graph, run them in real time, prove the result."""
 
 
 def _unused() -> None:
