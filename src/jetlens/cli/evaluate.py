@@ -1,0 +1,111 @@
+"""`jetlens evaluate`: the accuracy of a model on labelled data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from jetlens.backends.choice import backend_names
+from jetlens.errors import UsageError
+from jetlens.evaluate import ORANGE_LINE, Evaluation, dataset, evaluate
+from jetlens.predictor import Predictor, load
+from jetlens.tasks.base import TaskOptions
+
+__all__ = ["command"]
+
+_SEEN_CONFIDENCE = 0.01
+_MOST_ROWS = 20
+_RATES = ("f1", "ap50", "iou")
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="An .onnx file or a model's name.")],
+    data: Annotated[str, typer.Option("--data", help="orange-line, or a folder with one folder a class.")] = ORANGE_LINE,
+    count: Annotated[
+        int | None, typer.Option("--count", min=1, help="Pictures; all of a folder, 100 of the orange line if not given.")
+    ] = None,
+    size: Annotated[str | None, typer.Option("--size", help="Height x width of the orange line's pictures, 360x640 if not given.")] = None,
+    backend: Annotated[str, typer.Option("--backend", help=f"One of {', '.join(backend_names())}.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str | None, typer.Option("--precision", help="fp32 or bf16; the runtime's own if not given.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads inside one run.")] = None,
+    weights: Annotated[Path | None, typer.Option("--weights", help="A weights file for a torchvision network's name.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure the accuracy of a model on labelled data: top-1, mAP or mIoU, with the number of pictures."""
+    size_hw = None if size is None else _size_hw(size)
+    # Average precision looks at the whole curve, so boxes of low confidence must be seen.
+    options = TaskOptions(confidence=_SEEN_CONFIDENCE)
+    with load(
+        model, backend, _device(device), precision=_precision(precision), threads=threads, options=options, weights=weights
+    ) as predictor:
+        samples = dataset(data, predictor.spec, count, size_hw)
+        console = Console(stderr=True)
+        with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
+            bar = progress.add_task("pictures", total=None)
+            result = evaluate(predictor, samples, on_sample=lambda done: progress.update(bar, completed=done))
+        for line in result.skipped:
+            typer.echo(f"skipped: {line}", err=True)
+        if as_json:
+            about = {"model": predictor.spec.name, "task": predictor.spec.task, "data": data}
+            typer.echo(json.dumps({**about, **result.to_dict(), **dataclasses.asdict(predictor.facts)}))
+        else:
+            _show(predictor, data, result)
+    if result.skipped:
+        raise typer.Exit(1)
+
+
+def _show(predictor: Predictor, data: str, result: Evaluation) -> None:
+    facts = predictor.facts
+    console = Console()
+    table = Table(title=Text(f"{predictor.spec.name} on {data}"), title_justify="left")
+    for number, key in enumerate(result.classes[0] if result.classes else ()):
+        table.add_column(key, justify="left" if number == 1 else "right")
+    rows = result.classes
+    if len(rows) > _MOST_ROWS:
+        table.caption = f"the {_MOST_ROWS} worst of {len(rows)} classes; --json gives all"
+        rows = tuple(sorted(rows, key=lambda row: next(row[key] for key in _RATES if key in row))[:_MOST_ROWS])
+    for row in rows:
+        table.add_row(*(Text(_cell(value)) for value in row.values()))
+    console.print(table)
+    within = "" if result.interval is None else f" (95 %: {result.interval[0]:.4f} to {result.interval[1]:.4f})"
+    others = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items() if name != result.metric)
+    skipped = f", {len(result.skipped)} could not be read" if result.skipped else ""
+    lines = (
+        f"{result.metric} {result.score:.4f}{within} on {result.count} pictures{skipped}; {others}",
+        f"backend {predictor.chosen}, {facts.provider} {facts.precision} on {facts.device}",
+    )
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _size_hw(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise UsageError(f"--size {text!r}: give height x width in pixels, such as 360x640")
+    return int(height), int(width)
+
+
+def _device(text: str) -> Any:
+    if text not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {text!r}; allowed: auto, cpu, cuda")
+    return text
+
+
+def _precision(text: str | None) -> Any:
+    if text not in (None, "fp32", "bf16"):
+        raise UsageError(f"--precision {text!r}; allowed: fp32, bf16")
+    return text

@@ -1,0 +1,175 @@
+"""Evaluation: exact scores of predictors whose answers are known, and datasets that do not fit are named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from jetlens.cli import main
+from jetlens.data.image_folder import image_folder
+from jetlens.data.samples import TEST_SEED, Sample, orange_line_samples
+from jetlens.errors import DataError, UsageError
+from jetlens.evaluate import dataset, evaluate
+from jetlens.predictor import load
+from jetlens.results import Classification, Detections, Segmentation
+from jetlens.spec import ModelSpec, PreprocessSpec
+from tiny_graphs import BLUE, GREEN, RED, color_graph, color_spec, write_pair
+
+SMALL_HW = (90, 160)
+
+
+class Fixed:
+    """Answers with what it was given, picture after picture."""
+
+    def __init__(self, task: str, labels: tuple[str, ...], answers: list[Any]) -> None:
+        self.spec = ModelSpec("fixed", task, labels, PreprocessSpec((8, 8)), "x")  # type: ignore[arg-type]
+        self._answers = iter(answers)
+
+    def __call__(self, image: Any) -> Any:
+        return next(self._answers)
+
+
+def _classified(*ids: int) -> Classification:
+    return Classification(np.array(ids), np.linspace(0.9, 0.1, len(ids), dtype=np.float32), (8, 8))
+
+
+def _boxes(*rows: tuple[float, float, float, float], confidence: float = 1.0) -> Detections:
+    count = len(rows)
+    return Detections(
+        np.array(rows, np.float32).reshape(-1, 4), np.full(count, confidence, np.float32), np.zeros(count, np.int64), (50, 50)
+    )
+
+
+def test_classification_counts() -> None:
+    truths, answers = [0, 0, 1, 2], [_classified(0, 1, 2), _classified(1, 0, 2), _classified(1, 2, 0), _classified(0, 1, 2)]
+    samples = [Sample(RED, truth, str(i)) for i, truth in enumerate(truths)]
+    result = evaluate(Fixed("classification", ("a", "b", "c"), answers), samples)  # type: ignore[arg-type]
+    assert (result.metric, result.score, result.count) == ("top1", 0.5, 4)
+    assert [row["support"] for row in result.classes] == [2, 1, 1]
+    assert [row["recall"] for row in result.classes] == [0.5, 1.0, 0.0]
+    assert result.interval is not None
+    assert result.interval[0] < 0.5 < result.interval[1]
+
+
+def test_detection_counts() -> None:
+    truths = [_boxes((0, 0, 10, 10), (20, 20, 40, 40)), _boxes((5, 5, 15, 15))]
+    samples = [Sample(RED, truth, str(i)) for i, truth in enumerate(truths)]
+    perfect = evaluate(Fixed("detection", ("orange",), truths), samples)  # type: ignore[arg-type]
+    assert (perfect.metric, perfect.score, perfect.count) == ("map50", 1.0, 2)
+    half = evaluate(Fixed("detection", ("orange",), [_boxes((0, 0, 10, 10)), _boxes()]), samples)  # type: ignore[arg-type]
+    assert half.score == pytest.approx(34 / 101, abs=1e-6)
+    assert half.classes[0]["boxes"] == 3
+
+
+def test_segmentation_counts_pixels_over_all_pictures() -> None:
+    truth = np.zeros((4, 4), np.uint8)
+    truth[:2] = 1
+    wrong = truth.copy()
+    wrong[0, 0] = 0
+    labels = ("background", "spot")
+    samples = [Sample(RED, truth, "0"), Sample(RED, truth, "1")]
+    result = evaluate(Fixed("segmentation", labels, [Segmentation(truth, labels), Segmentation(wrong, labels)]), samples)  # type: ignore[arg-type]
+    assert result.metrics["pixel_accuracy"] == pytest.approx(31 / 32)
+    assert result.score == pytest.approx((16 / 17 + 15 / 16) / 2)
+    assert result.interval is not None
+    assert result.interval[0] <= result.score <= result.interval[1]
+    assert result.metrics["miou_foreground"] == pytest.approx(15 / 16)
+
+
+def test_a_truth_of_another_task_is_named() -> None:
+    with pytest.raises(DataError, match="class id"):
+        evaluate(Fixed("classification", ("a",), [_classified(0)]), [Sample(RED, _boxes(), "p")])  # type: ignore[arg-type]
+
+
+def test_no_picture_is_an_error_and_no_score() -> None:
+    with pytest.raises(DataError, match="empty"):
+        evaluate(Fixed("classification", ("a",), []), [])  # type: ignore[arg-type]
+
+
+def test_the_orange_line_gives_each_task_its_truth() -> None:
+    grades = list(orange_line_samples("classification", 3, SMALL_HW))
+    boxes = list(orange_line_samples("detection", 3, SMALL_HW))
+    masks = list(orange_line_samples("segmentation", 3, SMALL_HW))
+    assert len(grades) == sum(len(sample.truth) for sample in boxes)  # type: ignore[arg-type]
+    for sample in masks:
+        assert isinstance(sample.truth, np.ndarray)
+        assert sample.truth.shape == SMALL_HW == sample.image.shape[:2]  # type: ignore[union-attr]
+    assert all(isinstance(sample.truth, int) for sample in grades)
+    assert boxes[0].name == f"orange-line:{TEST_SEED}"
+    # A crop is exactly the pixels of its true box.
+    left, top, right, bottom = boxes[0].truth.xyxy[0].astype(int)  # type: ignore[union-attr]
+    np.testing.assert_array_equal(grades[0].image, boxes[0].image[top:bottom, left:right])  # type: ignore[index]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "colours"
+    for name, picture in (("Red", RED), ("n01440764_green", GREEN), ("2", BLUE)):
+        (root / name).mkdir(parents=True)
+        for number in range(4):
+            PillowImage.fromarray(picture).save(root / name / f"{number}.png")
+    (root / ".cache").mkdir()
+    (root / "readme.txt").write_text("no picture")
+    return root
+
+
+def test_image_folder_matches_names_and_ids(folder: Path) -> None:
+    samples = image_folder(folder, ("red, crimson", "green", "blue"))
+    assert sorted(sample.truth for sample in samples) == [0] * 4 + [1] * 4 + [2] * 4  # type: ignore[type-var]
+    assert len({sample.truth for sample in image_folder(folder, ("red", "green", "blue"), 3)}) == 3
+
+
+def test_image_folder_names_what_does_not_fit(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'Red'"):
+        image_folder(folder, ("cat", "dog", "green"))
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(DataError, match="no picture"):
+        image_folder(tmp_path / "bare", ("a",))
+    with pytest.raises(DataError, match="no such folder"):
+        image_folder(tmp_path / "absent", ("a",))
+
+
+def test_dataset_refuses_what_has_no_truth(folder: Path) -> None:
+    spec = replace(color_spec(), task="detection", decoder="detections")
+    with pytest.raises(UsageError, match="no truth for detection"):
+        dataset(folder, spec)
+    with pytest.raises(UsageError, match="--size"):
+        dataset(folder, color_spec(), size_hw=(10, 10))
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_every_backend_scores_the_same(tmp_path: Path, folder: Path, backend: str) -> None:
+    with load(write_pair(tmp_path, color_graph()), backend, threads=1) as predictor:
+        result = evaluate(predictor, dataset(folder, predictor.spec))
+    assert (result.score, result.count) == (1.0, 12)
+
+
+def test_the_command_prints_score_and_count_and_names_unreadable_files(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_pair(tmp_path, color_graph())
+
+    def run(*flags: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            main(["evaluate", str(model), "--data", str(folder), "--backend", "onnxruntime", "--threads", "1", *flags])
+        captured = capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err
+
+    code, out, err = run()
+    assert (code, err) == (0, "")
+    assert "top1 1.0000 (95 %: 0.7575 to 1.0000) on 12 pictures" in out
+    assert "CPUExecutionProvider fp32" in out
+    (folder / "Red" / "0.png").write_bytes(b"")
+    code, out, err = run("--json")
+    facts = json.loads(out)
+    assert (code, facts["images"], facts["score"], len(facts["skipped"])) == (1, 11, 1.0, 1)
+    assert facts["provider"] == "CPUExecutionProvider"
+    assert "0.png" in err
+    code, out, _ = run("--count", "6", "--json")
+    assert json.loads(out)["images"] + len(json.loads(out)["skipped"]) == 6
