@@ -1,0 +1,1 @@
+"""Export: networks to deployable ONNX graphs, and graphs made elsewhere to models that every command can run."""
