@@ -49,6 +49,9 @@ __all__ = [
 ]
 
 
+MOST_NAMES = 8
+
+
 class JetlensError(Exception):
     """The root of the tree: catch it to catch all that jetlens raises on purpose."""
 
@@ -68,7 +71,9 @@ class UnknownNameError(UsageError):
         names = sorted(known)
         near = get_close_matches(name, names, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        super().__init__(f"unknown {kind} {name!r}{hint}; known: {', '.join(names)}")
+        shown = names if len(names) <= MOST_NAMES else get_close_matches(name, names, n=MOST_NAMES, cutoff=0.0)
+        more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
+        super().__init__(f"unknown {kind} {name[:40]!r}{hint}; known: {', '.join(shown)}{more}")
 
 
 class InputError(JetlensError):

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -39,7 +38,6 @@ _NOT_MODELS = {
     ".json": "is JSON; give the .onnx file that the sidecar belongs to",
     **dict.fromkeys((".xml", ".bin", ".tflite", ".pb", ".h5", ".keras"), "is another framework's model; convert it to .onnx first"),
 }
-_LISTED = 8
 # Of the spec that stands in the graph, what a sidecar may not contradict: the rest (labels, thresholds, accuracy) is the user's.
 _CONTRACT = ("task", "preprocess", "decoder", "decoder_options", "label_offset")
 
@@ -200,16 +198,7 @@ def model_path(name_or_path: str | Path, weights: Path | None = None) -> Path:
     # os.path and not Path: a name that no file can have is absent there, and an OSError here.
     if is_path or (text and os.path.exists(text)):
         return _checked_file(path)
-    raise _unknown(text)
-
-
-def _unknown(text: str) -> UnknownNameError:
-    """Lists the nearest names, since all of them do not fit into a line."""
-    text = text if len(text) <= 40 else text[:37] + "..."
-    names = list(model_names())
-    nearest = get_close_matches(text, names, _LISTED, cutoff=0.0)
-    more = len(names) - len(nearest)
-    return UnknownNameError("model name or .onnx file", text, [*nearest, f"… {more} more"] if more else nearest)
+    raise UnknownNameError("model name or .onnx file", text, model_names())
 
 
 def check_contract(graph: GraphFacts, spec: ModelSpec, name: str) -> None:

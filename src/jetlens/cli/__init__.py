@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ _TARGETS = Table("command", {name: target for name, (target, _) in COMMANDS.item
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits: 0 done, 1 the user's input or environment, 2 wrong usage, 3 a gate failed."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # Pillow warns of damaged metadata, which no answer depends on.
+    warnings.filterwarnings("ignore", module="PIL")
     try:
         _app(given)(args=given)
     except JetlensError as error:

@@ -14,9 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jetlens.backends.choice import backend_names
-from jetlens.errors import UsageError
+from jetlens.errors import OutputError, UsageError
 from jetlens.evaluate import ORANGE_LINE, Evaluation, dataset, evaluate
-from jetlens.predictor import Predictor, load
+from jetlens.predictor import Predictor, load, model_path
+from jetlens.spec import write_sidecar
 from jetlens.tasks.base import TaskOptions
 
 __all__ = ["command"]
@@ -38,6 +39,7 @@ def command(
     precision: Annotated[str | None, typer.Option("--precision", help="fp32 or bf16; the runtime's own if not given.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads inside one run.")] = None,
     weights: Annotated[Path | None, typer.Option("--weights", help="A weights file for a torchvision network's name.")] = None,
+    record: Annotated[bool, typer.Option("--record", help="Write the scores into the model's sidecar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure the accuracy of a model on labelled data: top-1, mAP or mIoU, with the number of pictures."""
@@ -54,6 +56,8 @@ def command(
             result = evaluate(predictor, samples, on_sample=lambda done: progress.update(bar, completed=done))
         for line in result.skipped:
             typer.echo(f"skipped: {line}", err=True)
+        if record:
+            _record(model_path(model, weights), predictor, data, result)
         if as_json:
             about = {"model": predictor.spec.name, "task": predictor.spec.task, "data": data}
             typer.echo(json.dumps({**about, **result.to_dict(), **dataclasses.asdict(predictor.facts)}))
@@ -61,6 +65,17 @@ def command(
             _show(predictor, data, result)
     if result.skipped:
         raise typer.Exit(1)
+
+
+def _record(path: Path, predictor: Predictor, data: str, result: Evaluation) -> None:
+    """Puts the scores, and what they were measured on, into the sidecar."""
+    facts = predictor.facts
+    scores = {name: round(value, 5) for name, value in result.metrics.items()}
+    measured = {"data": data, "pictures": result.count, "backend": f"{facts.backend} {facts.precision}"}
+    try:
+        write_sidecar(path, dataclasses.replace(predictor.spec, accuracy={**scores, **measured}))
+    except OSError as error:
+        raise OutputError(f"--record: the sidecar of {path} cannot be written: {error.strerror}") from None
 
 
 def _show(predictor: Predictor, data: str, result: Evaluation) -> None:
