@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Time says nothing on a machine that others use too.
+settings.register_profile("jetlens", deadline=None)
+settings.load_profile("jetlens")
 
 # Contended runtimes spin: one thread each, before any of them is imported.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

@@ -14,6 +14,9 @@ from jetlens.registry import require
 __all__ = ["Classification", "Detections", "Prediction", "Segmentation"]
 
 
+_ROWS = 64
+
+
 def _name(labels: tuple[str, ...], class_id: int) -> str:
     return (labels[class_id] if 0 <= class_id < len(labels) else "") or f"class {class_id}"
 
@@ -146,7 +149,12 @@ class Segmentation:
 
     def pixels(self) -> NDArray[np.int64]:
         """How many pixels each class id has: int64 [classes]."""
-        return np.bincount(self.mask.ravel(), minlength=len(self.labels))
+        counts = np.zeros(max(256, len(self.labels)), np.int64)
+        # In pieces: bincount makes eight bytes of every pixel.
+        for start in range(0, len(self.mask), _ROWS):
+            counts += np.bincount(self.mask[start : start + _ROWS].ravel(), minlength=len(counts))
+        used = np.flatnonzero(counts)
+        return counts[: max(len(self.labels), int(used[-1]) + 1 if len(used) else 0)]
 
     def to_dict(self) -> dict[str, Any]:
         """Pixels and their ratio for each class that occurs, ready for JSON; the ratios sum to 1."""
