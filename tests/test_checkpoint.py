@@ -122,7 +122,7 @@ def test_a_folder_that_takes_no_file_is_one_clear_error(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from jetlens.checkpoint import write_atomic
+from jetlens.atomic import write_atomic
 def naive(path, content):
     path.write_bytes(content)
 write = {"atomic": write_atomic, "naive": naive}[sys.argv[1]]

@@ -4,57 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jetlens.errors import OutputError, WeightsError
+from jetlens.atomic import write_atomic
+from jetlens.errors import WeightsError
 from jetlens.registry import require
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["load_checkpoint", "load_into", "save_checkpoint", "write_atomic"]
+__all__ = ["load_checkpoint", "load_into", "save_checkpoint"]
 
 KEY = "jetlens.checkpoint"
 DIGEST_KEY = "jetlens.sha256"
 FORMAT = 1
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Writes a file that at every moment is the old one or the new one, whole, also after a crash or a power cut.
-
-    Raises:
-        OutputError: the folder or the disk does not take it; the old file stays.
-    """
-    scratch: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, scratch = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        if scratch is not None:
-            Path(scratch).unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); free space or choose another folder") from None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the new name itself survive a power cut; Windows has no such call."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Path:

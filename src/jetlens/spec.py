@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
+from jetlens.atomic import write_atomic
 from jetlens.errors import ModelError, SidecarError
 
 __all__ = [
@@ -194,10 +195,7 @@ def sidecar_path(model: Path) -> Path:
 def write_sidecar(model: Path, spec: ModelSpec) -> ModelSpec:
     """Writes the sidecar of an existing model file and returns the spec with that file's hash in it."""
     complete = replace(spec, sha256=hashlib.sha256(model.read_bytes()).hexdigest())
-    target = sidecar_path(model)
-    scratch = target.with_name(target.name + ".tmp")
-    scratch.write_text(complete.to_json(), encoding="utf-8")
-    scratch.replace(target)
+    write_atomic(sidecar_path(model), complete.to_json().encode())
     return complete
 
 

@@ -28,7 +28,9 @@ def deviation(task: str, reference: Mapping[str, NDArray[Any]], outputs: Mapping
         if got is None or got.shape != expected.shape:
             raise ModelError(f"output {name!r}: expected shape {expected.shape}, got {None if got is None else got.shape}")
         if got.dtype.kind == "f" and np.isfinite(expected).all() and not np.isfinite(got).all():
-            raise ModelError(f"output {name!r} holds {int((~np.isfinite(got)).sum())} values that are NaN or infinite; the reference has none")
+            raise ModelError(
+                f"output {name!r} holds {int((~np.isfinite(got)).sum())} values that are NaN or infinite; the reference has none"
+            )
     return DEVIATIONS[task](reference, outputs)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jetlens.atomic import write_atomic
 from jetlens.backends.base import RunFacts
 
 __all__ = ["Case", "Measurement", "write_records"]
@@ -57,11 +57,6 @@ class Measurement:
 
 
 def write_records(path: Path, measurements: Sequence[Measurement], machine: Mapping[str, Any]) -> None:
-    """Writes the raw values and the machine as JSON, under a temporary name first."""
-    scratch = path.with_name(path.name + ".tmp")
+    """Writes the raw values and the machine as JSON."""
     content = {"machine": dict(machine), "measurements": [asdict(m) for m in measurements]}
-    with scratch.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    write_atomic(path, json.dumps(content, indent=1).encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -57,8 +57,11 @@ def _app(given: Sequence[str]) -> typer.Typer:
     asked = next((word for word in given if not word.startswith("-")), None)
     for name, (_, summary) in COMMANDS.items():
         chosen = name == asked
-        function: Callable[..., Any] = _TARGETS.load(name) if chosen else _unused
-        app.command(name, help=None if chosen else summary, short_help=summary)(function)
+        target: Any = _TARGETS.load(name) if chosen else _unused
+        if isinstance(target, typer.Typer):
+            app.add_typer(target, name=name, help=summary)
+        else:
+            app.command(name, help=None if chosen else summary, short_help=summary)(target)
     return app
 
 

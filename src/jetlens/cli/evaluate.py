@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jetlens.backends.choice import backend_names
-from jetlens.errors import OutputError, UsageError
+from jetlens.errors import UsageError
 from jetlens.evaluate import ORANGE_LINE, Evaluation, dataset, evaluate
 from jetlens.predictor import Predictor, load, model_path
 from jetlens.spec import write_sidecar
@@ -72,10 +72,7 @@ def _record(path: Path, predictor: Predictor, data: str, result: Evaluation) -> 
     facts = predictor.facts
     scores = {name: round(value, 5) for name, value in result.metrics.items()}
     measured = {"data": data, "pictures": result.count, "backend": f"{facts.backend} {facts.precision}"}
-    try:
-        write_sidecar(path, dataclasses.replace(predictor.spec, accuracy={**scores, **measured}))
-    except OSError as error:
-        raise OutputError(f"--record: the sidecar of {path} cannot be written: {error.strerror}") from None
+    write_sidecar(path, dataclasses.replace(predictor.spec, accuracy={**scores, **measured}))
 
 
 def _show(predictor: Predictor, data: str, result: Evaluation) -> None:

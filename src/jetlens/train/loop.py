@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from jetlens.checkpoint import save_checkpoint, write_atomic
+from jetlens.atomic import write_atomic
+from jetlens.checkpoint import save_checkpoint
 from jetlens.errors import TrainingError
 from jetlens.models import build
 from jetlens.registry import Table

@@ -1,0 +1,174 @@
+"""Export of the deployable graph: uint8 pictures in, decoded answers out, its own description inside, checked before it is kept."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jetlens import __version__
+from jetlens.backends.graph import read_graph
+from jetlens.atomic import write_atomic
+from jetlens.errors import ModelError, UsageError, WeightsError
+from jetlens.export.bake import INPUT_NAME, bake_preprocessing
+from jetlens.export.tidy import infer_outputs, keep_outputs, tidy
+from jetlens.export.verify import Verification, verify
+from jetlens.registry import require
+from jetlens.spec import METADATA_KEY, ModelSpec, write_sidecar
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from jetlens.export.deployable import Deployable
+
+__all__ = ["OPSETS", "export_model", "taps_path"]
+
+OPSETS = (13, 20)
+"""The lowest and highest opset that can be asked for; 17 is what TensorRT 8.6 takes."""
+
+
+def taps_path(output: Path) -> Path:
+    """Where the verification twin stands: ``NAME.onnx`` -> ``NAME.taps.onnx``."""
+    return output.with_name(f"{output.stem}.taps{output.suffix}")
+
+
+def export_model(
+    network: nn.Module,
+    spec: ModelSpec,
+    output: Path,
+    *,
+    taps: bool = False,
+    dynamic_batch: bool = True,
+    opset: int = 17,
+    allow_random: bool = False,
+    report: Callable[[Verification], None] | None = None,
+) -> ModelSpec:
+    """Writes the deployable graph of a network and its sidecar, and returns the spec that stands in it.
+
+    Args:
+        network: takes normalised float pixels [N, C, H, W] and gives raw outputs, as ``export.deployable.Deployable`` says.
+        spec: task, labels and preprocessing; ``weights`` must say where the weights came from.
+        output: the ``.onnx`` file; nothing is written or replaced unless the graph passed its verification.
+        taps: also write ``NAME.taps.onnx``, which answers with the raw outputs besides.
+        allow_random: export although ``spec.weights`` is empty.
+        report: is told how far the graph is from PyTorch.
+
+    Raises:
+        WeightsError: the weights are random or not finite.
+        ModelError: the network cannot be exported as a plain graph.
+        VerificationError: the graph does not answer as the network does.
+        OutputError: the files cannot be written.
+    """
+    _check(spec, output, opset, allow_random)
+    torch = require("torch", extra="export", why="export")
+    onnx = require("onnx", extra="export", why="export")
+    from jetlens.export.deployable import OUTPUTS, Deployable
+
+    _check_finite(torch, network, spec.name)
+    deployable = Deployable(deepcopy(network).cpu().float(), spec.task).eval()
+    whole = replace(
+        spec,
+        preprocess=replace(spec.preprocess, baked=True, layout="nchw", dtype="float32"),
+        decoder=OUTPUTS[spec.task],
+        precision="fp32",
+        weights=spec.weights or {"source": "none: random weights"},
+        sha256="",
+    )
+    plain = tidy(onnx, onnx.load_model_from_string(_trace(torch, deployable, whole, dynamic_batch, opset)))
+    written = {row.version for row in plain.opset_import if row.domain in ("", "ai.onnx")}
+    if written != {opset}:
+        raise ModelError(
+            f"opset {opset} was asked for and this torch wrote {sorted(written)}; ask for --opset {max(written)} or take another torch"
+        )
+    twin = bake_preprocessing(plain, whole.preprocess)
+    graph = keep_outputs(onnx, twin, (OUTPUTS[spec.task],))
+    described, content = _finish(onnx, graph, whole)
+    twin_content = _finish(onnx, twin, whole)[1] if len(twin.graph.output) > 1 else content
+    result = verify(deployable, described, content, twin_content, "N" if dynamic_batch else 1)
+    if report is not None:
+        report(result)
+    write_atomic(output, content)
+    if taps:
+        write_atomic(taps_path(output), twin_content)
+        write_sidecar(taps_path(output), replace(described, outputs=read_graph(twin_content).outputs))
+    return write_sidecar(output, described)
+
+
+def _check(spec: ModelSpec, output: Path, opset: int, allow_random: bool) -> None:
+    if output.suffix != ".onnx":
+        raise UsageError(f"the output is {output.name!r}; give a name that ends in .onnx")
+    if not OPSETS[0] <= opset <= OPSETS[1]:
+        raise UsageError(f"opset is {opset}; allowed: {OPSETS[0]} to {OPSETS[1]}, 17 for every TensorRT from 8.6 on")
+    if not spec.weights and not allow_random:
+        raise WeightsError(
+            f"{spec.name} has random weights, so its answers mean nothing; give trained ones, or say --untrained if that is wanted"
+        )
+
+
+def _check_finite(torch: Any, network: nn.Module, name: str) -> None:
+    bad = [key for key, value in network.state_dict().items() if value.is_floating_point() and not bool(torch.isfinite(value).all())]
+    if bad:
+        raise WeightsError(
+            f"{name}: {len(bad)} weights hold NaN or infinity (such as {bad[0]}); the training went astray: take an earlier checkpoint"
+        )
+
+
+def _trace(torch: Any, deployable: Deployable, spec: ModelSpec, dynamic_batch: bool, opset: int) -> bytes:
+    """The network as ONNX with float input, its taps as outputs."""
+    from jetlens.export.deployable import OUTPUTS, TAPS
+
+    channels = len(spec.preprocess.mean)
+    # Two pictures: with one, a batch axis that the tracer lost would go unseen.
+    example = torch.zeros(2 if dynamic_batch else 1, channels, *spec.preprocess.size_hw)
+    names = (OUTPUTS[spec.task], *TAPS[spec.task])
+    options: dict[str, Any] = {"opset_version": opset, "input_names": ["pixels"], "output_names": list(names), "do_constant_folding": True}
+    if dynamic_batch:
+        options["dynamic_axes"] = {name: {0: "N"} for name in ("pixels", *names)}
+    # The tracing exporter writes the opset that was asked for into one file; the other one drifts to 18 and writes a second file.
+    if "dynamo" in inspect.signature(torch.onnx.export).parameters:
+        options["dynamo"] = False
+    buffer = io.BytesIO()
+    try:
+        with _quiet(), torch.inference_mode(mode=False), torch.no_grad():
+            torch.onnx.export(deployable, (example,), buffer, **options)
+    except (RuntimeError, TypeError, ValueError, AttributeError, torch.onnx.errors.OnnxExporterError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ModelError(f"{spec.name} cannot be exported at opset {opset}: {reason}") from error
+    return buffer.getvalue()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides what the exporter says of itself; what matters is checked on the graph it wrote."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logger.setLevel(before)
+
+
+def _finish(onnx: Any, graph: Any, spec: ModelSpec) -> tuple[ModelSpec, bytes]:
+    """The checked graph's bytes with its spec in the metadata, and that spec."""
+    infer_outputs(onnx, graph)
+    graph.producer_name, graph.producer_version = "jetlens", __version__
+    graph.graph.name = spec.name
+    facts = read_graph(graph.SerializeToString())
+    described = replace(spec, inputs=facts.inputs, outputs=facts.outputs)
+    onnx.helper.set_model_props(graph, {METADATA_KEY: described.to_json()})
+    try:
+        onnx.checker.check_model(graph, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelError(f"{spec.name}: the exported graph is not valid ONNX ({' '.join(str(error).split())[:160]})") from error
+    assert [row.name for row in facts.inputs] == [INPUT_NAME]
+    return described, graph.SerializeToString()

@@ -1,0 +1,97 @@
+"""Networks to export: a checkpoint of jetlens train, a network of its own by name, or one of the zoo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from jetlens.checkpoint import load_checkpoint, load_into
+from jetlens.errors import UnknownNameError, UsageError, WeightsError
+from jetlens.export.zoo import ZOO, zoo_network
+from jetlens.models import MODELS, build
+from jetlens.spec import ModelSpec, PreprocessSpec, TaskName
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["network_to_export"]
+
+# What a network of our own is exported for when it has no training that would say so.
+_UNTRAINED: dict[str, tuple[TaskName, tuple[int, int], int]] = {
+    "basic_cnn": ("classification", (64, 64), 10),
+    "small_det": ("detection", (288, 512), 1),
+    "small_seg": ("segmentation", (360, 640), 4),
+}
+
+_WEIGHTS_ONLY = "holds weights without their network; name it: jetlens export NAME --weights FILE"
+_OTHERS = {".onnx": "is ONNX already; describe it with jetlens adopt", **dict.fromkeys((".pth", ".pt", ".th", ".ckpt"), _WEIGHTS_ONLY)}
+
+
+def network_to_export(model: str, weights: Path | None = None, *, untrained: bool = False) -> tuple[nn.Module, ModelSpec]:
+    """The PyTorch network that a name or a checkpoint stands for, and the spec of its export.
+
+    Args:
+        model: a checkpoint's path, a name of ZOO or, with ``untrained``, a name of MODELS.
+        weights: a state_dict for a network of the zoo.
+        untrained: take random weights.
+
+    Raises:
+        UnknownNameError: it is neither.
+        UsageError: weights and something that has its own, or has none.
+        WeightsError: the weights cannot be had, are damaged or belong to another network.
+    """
+    path = Path(model)
+    if untrained and weights is not None:
+        raise UsageError("--untrained and --weights contradict each other; give one of them")
+    if model in ZOO and not path.is_file():
+        return zoo_network(model, weights, pretrained=not untrained)
+    if weights is not None:
+        raise UsageError(f"--weights goes with the name of a torchvision network ({', '.join(list(ZOO)[:4])} ...); {model!r} is none")
+    if model in MODELS and not path.is_file():
+        if not untrained:
+            raise WeightsError(
+                f"{model} has random weights; give a checkpoint of `jetlens train`, or --untrained if random ones are wanted"
+            )
+        return _untrained(model)
+    if path.suffix in _OTHERS:
+        raise UsageError(f"{model} {_OTHERS[path.suffix]}")
+    if path.suffix == ".safetensors" or path.exists():
+        return _from_checkpoint(path)
+    raise UnknownNameError("network or checkpoint", model, [*MODELS, *ZOO])
+
+
+def _untrained(name: str) -> tuple[nn.Module, ModelSpec]:
+    task, size_hw, classes = _UNTRAINED[name]
+    arguments: dict[str, Any] = {"num_classes": classes} | ({"size_hw": size_hw} if task == "detection" else {})
+    names = tuple(f"class {index}" for index in range(classes))
+    return build(name, **arguments), ModelSpec(name, task, names, PreprocessSpec(size_hw), "")
+
+
+def _from_checkpoint(path: Path) -> tuple[nn.Module, ModelSpec]:
+    tensors, meta = load_checkpoint(path)
+    try:
+        name, task, names = str(meta["model"]), meta["task"], tuple(map(str, meta["labels"]))
+        arguments, training = dict(meta["arguments"]), dict(meta["training"])
+        preprocess = _preprocess(meta["preprocess"])
+        if task not in get_args(TaskName):
+            raise ValueError(f"task {task!r}")
+        network = build(name, **arguments)
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: the checkpoint's description is incomplete or wrong ({str(error)[:100]}); train anew") from None
+    load_into(network, tensors, str(path))
+    spec = ModelSpec(
+        name=path.stem,
+        task=task,
+        labels=names,
+        preprocess=preprocess,
+        decoder="",
+        weights={"source": "jetlens train", "model": name, **training},
+        accuracy=dict(meta.get("accuracy") or {}),
+    )
+    return network, spec
+
+
+def _preprocess(raw: Mapping[str, Any]) -> PreprocessSpec:
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+    return PreprocessSpec(**values)

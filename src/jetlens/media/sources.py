@@ -1,0 +1,105 @@
+"""open_source: a file, a folder, a pattern or an address becomes a stream of frames."""
+
+from __future__ import annotations
+
+import glob
+import re
+from pathlib import Path
+from typing import Final
+
+from jetlens.errors import InputError, UsageError
+from jetlens.imagefile import IMAGE_SUFFIXES
+from jetlens.media.base import Source
+from jetlens.media.containers import VIDEO_SUFFIXES, sniff_container
+from jetlens.media.images import ImageFilesSource
+from jetlens.registry import Table, installed
+
+__all__ = ["DECODERS", "SOURCES", "is_video", "list_files", "open_source", "open_video", "scheme_of"]
+
+SOURCES: Final = Table("source", {"test": "jetlens.media.generated:GeneratedSource"})
+"""Schemes of addresses, ``SCHEME://...``, to classes that take the whole address."""
+DECODERS: Final = Table("video decoder", {"av": "jetlens.media.pyav:PyAvSource", "cv2": "jetlens.media.opencv:OpenCvSource"})
+"""Packages that decode video, the preferred one first."""
+_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)
+_FOLDER_SUFFIXES: Final = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+
+
+def scheme_of(text: str) -> str:
+    """The scheme of an address in lower case; an empty text for a file that is there and for anything without one."""
+    found = _SCHEME.match(text)
+    return "" if found is None or Path(text).exists() else found[1].lower()
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is to be read as a video: by its first bytes, or by its suffix where they tell nothing."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(1024)
+    except OSError:
+        return False
+    return sniff_container(head) is not None or (path.suffix.lower() in VIDEO_SUFFIXES and not _looks_like_image(head))
+
+
+def _looks_like_image(head: bytes) -> bool:
+    return head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")) or head[8:12] == b"WEBP"
+
+
+def list_files(text: str) -> list[Path]:
+    """The image and video files that a path, a folder or a pattern stands for, in natural order (2 before 10).
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(text)
+    if path.is_dir():
+        found = [entry for entry in path.iterdir() if entry.suffix.lower() in _FOLDER_SUFFIXES and entry.is_file()]
+        if not found:
+            raise InputError(f"{text}: the folder holds no image and no video; looked for {', '.join(sorted(_FOLDER_SUFFIXES))}")
+        return sorted(found, key=_natural)
+    if path.exists() or not glob.has_magic(text):
+        return [path]
+    found = [entry for entry in map(Path, glob.glob(text, recursive=True)) if entry.is_file()]
+    if not found:
+        raise InputError(f"{text}: no file matches this pattern")
+    return sorted(found, key=_natural)
+
+
+def _natural(path: Path) -> tuple[tuple[int, str], ...]:
+    return tuple((int(part), "") if part.isdecimal() else (-1, part.casefold()) for part in re.split(r"(\d+)", str(path)) if part)
+
+
+def open_video(path: Path, name: str | None = None, decoder: str | None = None) -> Source:
+    """Opens a local video file with PyAV, or with OpenCV where PyAV is not installed.
+
+    Raises:
+        VideoError: it is no video, or no frame of it decodes.
+        MissingDependencyError: neither is installed.
+    """
+    chosen = decoder or next((package for package in DECODERS if installed(package)), next(iter(DECODERS)))
+    source: Source = DECODERS.load(chosen)(path, name)
+    return source
+
+
+def open_source(uri: str | Path, *, decoder: str | None = None) -> Source:
+    """Opens a video file, an image file, a folder of images, a pattern of images or ``test://NAME``.
+
+    Raises:
+        InputError: nothing is there, or it cannot be used.
+        UsageError: an address of a kind that cannot be opened.
+    """
+    text = str(uri)
+    scheme = scheme_of(text)
+    if scheme in SOURCES:
+        source: Source = SOURCES.load(scheme)(text)
+        return source
+    if scheme:
+        raise UsageError(
+            f"{text}: sources are local files, folders, patterns and {', '.join(f'{name}://' for name in SOURCES)}, not {scheme}:"
+        )
+    files = list_files(text)
+    if len(files) == 1 and is_video(files[0]):
+        return open_video(files[0], text, decoder)
+    images = [file for file in files if not is_video(file)]
+    if not images:
+        raise InputError(f"{text}: {len(files)} videos; open them one at a time")
+    return ImageFilesSource(images, text)

@@ -1,0 +1,1 @@
+"""Pictures of training and of networks, drawn by matplotlib without a display."""

@@ -1,0 +1,49 @@
+"""`jetlens train`: a checkpoint from flags and a TOML file, and one clear line for what cannot work."""
+
+import json
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("torchvision")
+pytest.importorskip("safetensors")
+
+from jetlens.checkpoint import load_checkpoint
+from jetlens.cli import main
+
+
+def run(capsys, *words):
+    try:
+        main(["train", *words])
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_flags_go_over_the_file(tmp_path, capsys):
+    file = tmp_path / "run.toml"
+    file.write_text('task = "classification"\nsamples = 4\nepochs = 9\nworkers = 0\nsize_hw = [32, 32]\nbatch_size = 8\n')
+    code, out, err = run(capsys, "--config", str(file), "--epochs", "2", "--device", "cpu", "--output", str(tmp_path), "--name", "mine")
+    assert code == 0, err
+    assert out.strip() == str(tmp_path / "mine.safetensors")
+    assert err.count("accuracy") == 2
+    assert "\x1b" not in out + err
+    assert load_checkpoint(tmp_path / "mine.safetensors")[1]["preprocess"]["size_hw"] == [32, 32]
+    assert [row["epoch"] for row in json.loads((tmp_path / "mine.history.json").read_text())] == [1, 2]
+
+
+@pytest.mark.parametrize(("words", "code", "what"), [
+    ((), 2, "task is needed"),
+    (("--task", "depth"), 2, "allowed: classification, detection, segmentation"),
+    (("--task", "detection", "--model", "smal_det"), 2, "did you mean 'small_det'"),
+    (("--task", "detection", "--size", "big"), 2, "height x width"),
+    (("--task", "detection", "--size", "50x50"), 1, "nearest is 64x64"),
+    (("--task", "detection", "--config", "none.toml"), 2, "none.toml"),
+])  # fmt: skip
+def test_what_cannot_work_is_one_clear_line(words, code, what, capsys):
+    found, out, err = run(capsys, *words)
+    assert (found, out) == (code, "")
+    assert what in err
+    assert "Traceback" not in err

@@ -1,0 +1,177 @@
+"""run_stages: order kept, nothing dropped, bounded, errors raised once, no thread left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jetlens.errors import InputError
+from jetlens.pipeline import Stage, run_stages
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before
+
+
+def collect(source: Any, *functions: Any, **options: Any) -> tuple[list[Any], Any]:
+    out: list[Any] = []
+    stages = [Stage(f"step{index}", function) for index, function in enumerate(functions)]
+    return out, run_stages(source, [*stages, Stage("last", out.append)], **options)
+
+
+@given(count=st.integers(0, 40), steps=st.integers(0, 3), depth=st.integers(1, 4), threaded=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_every_item_once_in_order(count: int, steps: int, depth: int, threaded: bool) -> None:
+    out, stats = collect(range(count), *[lambda x: x + 1] * steps, depth=depth, threaded=threaded)
+    assert out == [item + steps for item in range(count)]
+    assert stats.frames == count
+    assert list(stats.stages) == ["decode", *(f"step{index}" for index in range(steps)), "last"]
+
+
+def test_negative_control_a_queue_that_drops_loses_items() -> None:
+    import queue
+
+    waiting: queue.Queue[int] = queue.Queue(2)
+    for item in range(10):
+        if waiting.full():
+            waiting.get()
+        waiting.put(item)
+    assert waiting.qsize() < 10
+
+
+def test_uneven_stages_keep_the_order() -> None:
+    def uneven(item: int) -> int:
+        time.sleep(0.002 * (item % 3 == 0))
+        return item
+
+    out, _ = collect(range(30), uneven, lambda item: item, uneven)
+    assert out == list(range(30))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_no_more_items_than_stated_exist(depth: int) -> None:
+    lock = threading.Lock()
+    alive, most = 0, 0
+
+    def source() -> Iterator[int]:
+        nonlocal alive, most
+        for item in range(60):
+            with lock:
+                alive += 1
+                most = max(most, alive)
+            yield item
+
+    def last(item: int) -> None:
+        nonlocal alive
+        time.sleep(0.001)
+        with lock:
+            alive -= 1
+
+    run_stages(source(), [Stage("a", lambda x: x), Stage("b", lambda x: x), Stage("c", last)], depth=depth)
+    assert most <= (depth + 1) * 3 + 1
+
+
+class BoomError(Exception):
+    """An error of a stage."""
+
+
+@pytest.mark.parametrize("where", ["decode", "step0", "step1", "last"])
+@pytest.mark.parametrize("threaded", [True, False])
+def test_an_error_anywhere_stops_all_and_is_raised_once(where: str, threaded: bool) -> None:
+    def failing(name: str) -> Any:
+        def run(item: int) -> int:
+            if name == where and item == 5:
+                raise BoomError(name)
+            return item
+
+        return run
+
+    def source() -> Iterator[int]:
+        for item in range(1_000_000):
+            yield failing("decode")(item)
+
+    stages = [Stage(name, failing(name)) for name in ("step0", "step1", "last")]
+    start = time.perf_counter()
+    with pytest.raises(BoomError, match=where) as caught:
+        run_stages(source(), stages, threaded=threaded)
+    assert time.perf_counter() - start < 5
+    assert any("failing" in str(entry.frame.code) or entry.name == "run" for entry in caught.traceback)
+
+
+def test_errors_in_every_stage_at_once_raise_one() -> None:
+    def fail(item: int) -> int:
+        raise BoomError
+
+    with pytest.raises(BoomError):
+        run_stages(range(100), [Stage(name, fail) for name in "abc"])
+
+
+def test_a_stage_that_waits_is_woken_when_another_fails() -> None:
+    """The source is blocked on a full queue, the last stage on an empty one, while the middle fails."""
+
+    def middle(item: int) -> int:
+        time.sleep(0.05)
+        raise BoomError
+
+    start = time.perf_counter()
+    with pytest.raises(BoomError):
+        run_stages(range(100), [Stage("middle", middle), Stage("last", lambda item: None)], depth=1)
+    assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+def test_a_damaged_source_ends_the_stream_after_what_it_delivered(threaded: bool) -> None:
+    def source() -> Iterator[int]:
+        yield from range(7)
+        raise InputError("cut")
+
+    out, stats = collect(source(), lambda item: item, threaded=threaded)
+    assert out == list(range(7))
+    assert str(stats.ended_by) == "cut"
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+def test_an_input_error_of_a_stage_is_raised(threaded: bool) -> None:
+    def refuse(item: int) -> int:
+        raise InputError("no pixels")
+
+    with pytest.raises(InputError, match="no pixels"):
+        collect(range(3), refuse, threaded=threaded)
+
+
+def test_ctrl_c_stops_every_thread() -> None:
+    def last(item: int) -> None:
+        if item == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(iter(int, 1), [Stage("a", lambda x: x), Stage("b", _count()), Stage("last", last)])
+
+
+def _count() -> Any:
+    seen = iter(range(10**9))
+    return lambda item: next(seen)
+
+
+def test_wrong_calls_are_refused() -> None:
+    for stages, options in (([], {}), ([Stage("a", id)], {"depth": 0}), ([Stage("decode", id)], {})):
+        with pytest.raises(ValueError, match="depth"):
+            run_stages([], stages, **options)
+
+
+def test_the_rate_is_frames_over_wall_time() -> None:
+    _, stats = collect(range(10), lambda item: time.sleep(0.01) or item)
+    assert stats.fps == pytest.approx(10 / stats.wall_s)
+    assert stats.wall_s >= 0.1
+    assert stats.slowest == "step0"
+    # Mean of 1 / interval would claim more than the frames that came out: what source 004's counter does.
+    assert stats.stages["step0"].busy_s <= stats.wall_s
