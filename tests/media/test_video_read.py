@@ -158,6 +158,16 @@ def test_negative_control_a_naive_reader_takes_a_cut_file_for_a_whole_one(make_v
     assert 0 < count < 30  # and nothing said so
 
 
+def test_a_stream_that_appears_half_way_does_no_harm(make_video: MakeVideo, tmp_path: Path) -> None:
+    """Recordings of broadcasts do this; PyAV 18 raises IndexError at the end of such a file."""
+    first = make_video("a.ts", 20, muxer="mpegts", codec="mpeg2video").read_bytes()
+    second = make_video("b.ts", 20, muxer="mpegts", codec="mpeg2video", options={"mpegts_start_pid": "800"}).read_bytes()
+    path = tmp_path / "both.ts"
+    path.write_bytes(first + second * 30)
+    frames, _ = read(path)
+    assert [read_code(frame.image_rgb) for frame in frames[:20]] == list(range(20))
+
+
 def test_without_its_index_an_mp4_is_refused(make_video: MakeVideo, tmp_path: Path, decoder: str) -> None:
     whole = make_video("v.mp4", 30).read_bytes()
     path = tmp_path / "cut.mp4"

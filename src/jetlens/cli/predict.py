@@ -189,7 +189,7 @@ class _Job:
             info = source.info
             path = self.names.video(entry) if self.names else None
             sink = stack.enter_context(open_sink(path, info)) if path else None
-            progress = stack.enter_context(StreamProgress(_plain(entry.name), info.frames))
+            progress = stack.enter_context(StreamProgress(_plain(entry.name.rpartition("/")[2] or entry.name), info.frames))
 
             def deliver(result: Result, drawn: Frame) -> None:
                 if sink is not None:

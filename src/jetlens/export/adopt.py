@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jetlens.atomic import write_atomic
 from jetlens.backends import BACKENDS
 from jetlens.backends.base import Session, SessionOptions
 from jetlens.backends.graph import read_graph
@@ -177,14 +178,9 @@ def _write(files: Sequence[tuple[Path, bytes, ModelSpec]], model: Path) -> list[
     written = []
     try:
         for path, content, spec in files:
-            path.parent.mkdir(parents=True, exist_ok=True)
             if not (path.exists() and path.samefile(model)):
-                scratch = path.with_name(path.name + ".tmp")
-                scratch.write_bytes(content)
-                scratch.replace(path)
+                write_atomic(path, content)
             written.append(write_sidecar(path, spec))
-    except OSError as error:
-        raise OutputError(
-            f"{error.filename or files[0][0]}: {error.strerror or error}; --output FILE writes the model and its sidecar elsewhere"
-        ) from None
+    except OutputError as error:
+        raise OutputError(f"{error}; --output FILE writes the model and its sidecar elsewhere") from None
     return written

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jetlens import __version__
-from jetlens.backends.graph import read_graph
 from jetlens.atomic import write_atomic
+from jetlens.backends.graph import read_graph
 from jetlens.errors import ModelError, UsageError, WeightsError
 from jetlens.export.bake import INPUT_NAME, bake_preprocessing
 from jetlens.export.tidy import infer_outputs, keep_outputs, tidy

@@ -175,6 +175,8 @@ class PyAvSource:
         while True:
             try:
                 packet = next(packets, None)
+            except IndexError:  # PyAV's own last step, after every packet, where streams appeared that were not there at the start
+                packet = None
             except (self._error, OSError) as error:
                 self._damage.stop = _said(error)
                 packet = None
