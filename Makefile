@@ -1,5 +1,7 @@
 # make demo: the main job on the embedded default.   make test: everything that guards the project.
-PYTHON ?= $(firstword $(foreach v,3.12 3.11 3.13 3.10,$(shell command -v python$(v) 2>/dev/null)) python3)
+# The first Python that runs and is new enough; `make PYTHON=...` names another.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && echo $$p && break; done)
 BIN := .venv/bin
 
 .PHONY: demo test test-release check clean
@@ -18,7 +20,7 @@ check: .venv/test-ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
 
 .venv/created:
-	@$(PYTHON) -c 'import sys; sys.exit("jetlens needs Python 3.10 or later; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.11" if sys.version_info < (3, 10) else 0)'
+	@test -n "$(PYTHON)" || { echo "jetlens needs Python 3.10 or later and none was found; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	touch $@
 

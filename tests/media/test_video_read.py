@@ -159,7 +159,7 @@ def test_negative_control_a_naive_reader_takes_a_cut_file_for_a_whole_one(make_v
 
 
 def test_a_stream_that_appears_half_way_does_no_harm(make_video: MakeVideo, tmp_path: Path) -> None:
-    """Recordings of broadcasts do this; PyAV 18 raises IndexError at the end of such a file."""
+    """Recordings of broadcasts do this; PyAV 18 raises IndexError at the end of some of them (seen on a mutated file)."""
     first = make_video("a.ts", 20, muxer="mpegts", codec="mpeg2video").read_bytes()
     second = make_video("b.ts", 20, muxer="mpegts", codec="mpeg2video", options={"mpegts_start_pid": "800"}).read_bytes()
     path = tmp_path / "both.ts"

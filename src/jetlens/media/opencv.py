@@ -39,7 +39,10 @@ class OpenCvSource:
         self._pool = BufferPool()
         self._bgr: Image | None = None
         demuxer, self._problem = check_video_file(path)
+        logging = self._cv2.utils.logging
+        level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # what OpenCV would print, our error says
         self._capture = self._cv2.VideoCapture(str(path.absolute()), self._cv2.CAP_FFMPEG)
+        logging.setLogLevel(level)
         if not self._capture.isOpened() or not self._capture.grab():
             self._capture.release()
             raise VideoError(
