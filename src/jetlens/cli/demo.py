@@ -57,7 +57,7 @@ def _show(demo: Demo) -> None:
         f"{found} fruit in the video matched to the truth, {right} graded right ({right / max(1, found):.2%})",
         f"{stats.frames} frames in {stats.wall_s:.1f} s = {stats.fps:.1f} FPS, rendering the line, three networks, drawing and encoding together",
         *(f"{what}: {path}" for what, path in demo.files.items()),
-        f"done in {demo.elapsed_s:.0f} s; next: jetlens predict YOUR_PHOTO.jpg, jetlens doctor",
+        f"done in {demo.elapsed_s:.0f} s; next: jetlens adopt YOUR_MODEL.onnx, jetlens predict YOUR_PHOTO.jpg --model YOUR_MODEL.onnx, jetlens doctor",
     ]
     for line in lines:
         console.print(Text(line), soft_wrap=True)

@@ -1,39 +1,44 @@
-"""Convolution blocks that the compact networks share: plain convolutions, batch norm and ReLU."""
+"""Convolution blocks that the compact networks share: plain convolutions, normalisation and activation."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from jetlens.errors import ModelError
+from jetlens.models.style import PLAIN, Style
 
 __all__ = ["Bottleneck", "ConvBlock", "check_multiple"]
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution without bias, batch norm and ReLU; padded so that stride 1 keeps the size."""
+    """Convolution without bias, normalisation and activation; padded so that stride 1 keeps the size."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1, style: Style = PLAIN
+    ) -> None:
         padding = dilation * (kernel // 2)
+        before, stride = style.halving(stride)
         super().__init__(
+            *before,
             nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(inplace=True),
+            style.normalise(outputs),
+            style.activate(),
         )
 
 
 class Bottleneck(nn.Module):
     """Residual block 1x1, 3x3, 1x1 with half the channels inside (He et al. 2016); the 3x3 may be dilated."""
 
-    def __init__(self, channels: int, dilation: int = 1) -> None:
+    def __init__(self, channels: int, dilation: int = 1, style: Style = PLAIN) -> None:
         super().__init__()
         inner = channels // 2
-        self.reduce = ConvBlock(channels, inner, 1)
-        self.mix = ConvBlock(inner, inner, 3, dilation=dilation)
-        self.expand = nn.Sequential(nn.Conv2d(inner, channels, 1, bias=False), nn.BatchNorm2d(channels))
+        self.style = style
+        self.reduce = ConvBlock(channels, inner, 1, style=style)
+        self.mix = ConvBlock(inner, inner, 3, dilation=dilation, style=style)
+        self.expand = nn.Sequential(nn.Conv2d(inner, channels, 1, bias=False), style.normalise(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(x + self.expand(self.mix(self.reduce(x))))
+        return self.style.activated(x + self.expand(self.mix(self.reduce(x))))
 
 
 def check_multiple(size_hw: tuple[int, int], step: int, network: str) -> None:

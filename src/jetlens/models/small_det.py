@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from jetlens.models.blocks import Bottleneck, ConvBlock, check_multiple
+from jetlens.models.options import Activation, Norm, Pool
+from jetlens.models.style import Style
 
 __all__ = ["SmallDetector", "small_det"]
 
@@ -32,18 +34,20 @@ class SmallDetector(nn.Module):
     centres: Tensor
     strides: Tensor
 
-    def __init__(self, num_classes: int, in_channels: int, size_hw: tuple[int, int], channels: Sequence[int], neck: int) -> None:
+    def __init__(
+        self, num_classes: int, in_channels: int, size_hw: tuple[int, int], channels: Sequence[int], neck: int, style: Style
+    ) -> None:
         super().__init__()
         check_multiple(size_hw, STRIDES[-1], "small_det")
         self.size_hw = size_hw
         c2, c4, c8, c16, c32 = channels
-        self.stem = nn.Sequential(ConvBlock(in_channels, c2, stride=2), ConvBlock(c2, c4, stride=2))
-        self.stage8 = nn.Sequential(ConvBlock(c4, c8, stride=2), Bottleneck(c8))
-        self.stage16 = nn.Sequential(ConvBlock(c8, c16, stride=2), Bottleneck(c16), Bottleneck(c16))
-        self.stage32 = nn.Sequential(ConvBlock(c16, c32, stride=2), Bottleneck(c32), Bottleneck(c32))
-        self.laterals = nn.ModuleList(ConvBlock(c, neck, 1) for c in (c8, c16, c32))
-        self.class_tower = ConvBlock(neck, neck)
-        self.box_tower = ConvBlock(neck, neck)
+        self.stem = nn.Sequential(ConvBlock(in_channels, c2, stride=2, style=style), ConvBlock(c2, c4, stride=2, style=style))
+        self.stage8 = nn.Sequential(ConvBlock(c4, c8, stride=2, style=style), Bottleneck(c8, style=style))
+        self.stage16 = nn.Sequential(ConvBlock(c8, c16, stride=2, style=style), Bottleneck(c16, style=style), Bottleneck(c16, style=style))
+        self.stage32 = nn.Sequential(ConvBlock(c16, c32, stride=2, style=style), Bottleneck(c32, style=style), Bottleneck(c32, style=style))
+        self.laterals = nn.ModuleList(ConvBlock(c, neck, 1, style=style) for c in (c8, c16, c32))
+        self.class_tower = ConvBlock(neck, neck, style=style)
+        self.box_tower = ConvBlock(neck, neck, style=style)
         self.class_output = nn.Conv2d(neck, num_classes, 1)
         self.box_output = nn.Conv2d(neck, 4, 1)
         nn.init.constant_(_bias(self.class_output), -math.log((1 - PRIOR) / PRIOR))
@@ -93,6 +97,9 @@ def small_det(
     size_hw: Sequence[int] = (288, 512),
     channels: Sequence[int] = (16, 32, 64, 96, 160),
     neck: int = 48,
+    norm: Norm = "batch",
+    activation: Activation = "relu",
+    pool: Pool = "stride",
 ) -> SmallDetector:
     """The detector: [N, channels, H, W] -> class logits [N, A, classes] and raw distances [N, A, 4], A = 21/1024 of the pixels.
 
@@ -100,4 +107,4 @@ def small_det(
     After FCOS (Tian et al. 2019: one point a cell, distances to the sides) and YOLOX (Ge et al. 2021: decoupled head).
     """
     height, width = size_hw
-    return SmallDetector(num_classes, in_channels, (int(height), int(width)), channels, neck)
+    return SmallDetector(num_classes, in_channels, (int(height), int(width)), channels, neck, Style(norm, activation, pool))

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from jetlens.models.blocks import Bottleneck, ConvBlock, check_multiple
+from jetlens.models.options import Activation, Norm, Pool
+from jetlens.models.style import Style
 
 __all__ = ["SmallSegmenter", "small_seg"]
 
@@ -21,14 +23,14 @@ class SmallSegmenter(nn.Module):
     Input float [N, channels, H, W], H and W multiples of 8; output logits [N, classes, H, W].
     """
 
-    def __init__(self, num_classes: int, in_channels: int, channels: Sequence[int], dilations: Sequence[int], join: int) -> None:
+    def __init__(self, num_classes: int, in_channels: int, channels: Sequence[int], dilations: Sequence[int], join: int, style: Style) -> None:
         super().__init__()
         c2, c4, c8 = channels
-        self.stem = nn.Sequential(ConvBlock(in_channels, c2, stride=2), ConvBlock(c2, c4, stride=2))
-        self.context = nn.Sequential(ConvBlock(c4, c8, stride=2), *(Bottleneck(c8, dilation) for dilation in dilations))
-        self.coarse = ConvBlock(c8, join, 1)
-        self.fine = ConvBlock(c4, join, 1)
-        self.join = ConvBlock(join, join)
+        self.stem = nn.Sequential(ConvBlock(in_channels, c2, stride=2, style=style), ConvBlock(c2, c4, stride=2, style=style))
+        self.context = nn.Sequential(ConvBlock(c4, c8, stride=2, style=style), *(Bottleneck(c8, dilation, style) for dilation in dilations))
+        self.coarse = ConvBlock(c8, join, 1, style=style)
+        self.fine = ConvBlock(c4, join, 1, style=style)
+        self.join = ConvBlock(join, join, style=style)
         self.output = nn.Conv2d(join, num_classes * FINE**2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,10 +48,13 @@ def small_seg(
     channels: Sequence[int] = (16, 32, 64),
     dilations: Sequence[int] = (1, 2, 4, 8),
     join: int = 32,
+    norm: Norm = "batch",
+    activation: Activation = "relu",
+    pool: Pool = "stride",
 ) -> SmallSegmenter:
     """The segmenter: [N, channels, H, W] -> logits [N, classes, H, W] at any height and width that are multiples of 8.
 
     92,560 parameters for 4 classes. After DeepLabv3+ (Chen et al. 2018: dilated context joined with finer features) and
     ESPCN (Shi et al. 2016: sub-pixel output), with plain convolutions.
     """
-    return SmallSegmenter(num_classes, in_channels, channels, dilations, join)
+    return SmallSegmenter(num_classes, in_channels, channels, dilations, join, Style(norm, activation, pool))
