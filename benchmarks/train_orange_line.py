@@ -70,7 +70,7 @@ def jobs(quick: bool, output: Path, command: str) -> list[Job]:
             "lr": 2e-3,
             "weight_decay": 0.05,
         },
-        {"name": "orange-detect", "task": "detection", "batch_size": size or 32, "lr": 2e-3, "weight_decay": 0.05, "validate_every": 3},
+        {"name": "orange-detect", "task": "detection", "batch_size": size or 64, "lr": 3e-3, "weight_decay": 0.05, "validate_every": 5},
         {"name": "orange-segment", "task": "segmentation", "batch_size": size or 16, "lr": 4e-3, "validate_every": 2},
     ]
     if not quick:

@@ -78,7 +78,8 @@ def draw(
         np.copyto(out, image_rgb)
     if isinstance(prediction, Segmentation):
         _blend(out, prediction.mask, alpha)
-        _legend(out, _classes(prediction.mask), prediction.labels)
+        if legend:
+            _legend(out, _classes(prediction.mask), prediction.labels)
     elif isinstance(prediction, Detections):
         _boxes(out, prediction, alpha, captions or list(_captions(prediction)), colours)
     else:

@@ -41,10 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error), error.exit_code, error)
     except KeyboardInterrupt:
         _fail("interrupted", 130, None)
-    except BrokenPipeError:
-        # The reader of our output went away (such as `| head`): nothing is left to say, also not at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
     except MemoryError as error:
         _fail("out of memory: give a smaller input or batch", 1, error)
     except Exception as error:
