@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,12 @@ import pytest
 from PIL import Image as PillowImage
 
 from jetlens.cli import main
-from jetlens.data.image_folder import image_folder
+from jetlens.data.matching import match_labels
 from jetlens.data.samples import TEST_SEED, Sample, orange_line_samples
 from jetlens.errors import DataError, UsageError
 from jetlens.evaluate import dataset, evaluate
+from jetlens.imagefile import load_image
+from jetlens.labels import labels as shipped_labels
 from jetlens.predictor import load
 from jetlens.results import Classification, Detections, Segmentation
 from jetlens.spec import ModelSpec, PreprocessSpec
@@ -119,20 +123,24 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def test_image_folder_matches_names_and_ids(folder: Path) -> None:
-    samples = image_folder(folder, ("red, crimson", "green", "blue"))
+def _with_labels(*labels: str, task: str = "classification") -> ModelSpec:
+    return ModelSpec("fixed", task, labels, PreprocessSpec((8, 8)), "x")  # type: ignore[arg-type]
+
+
+def test_an_image_folder_matches_names_and_ids(folder: Path) -> None:
+    samples = list(dataset(folder, _with_labels("red, crimson", "green", "blue")))
     assert sorted(sample.truth for sample in samples) == [0] * 4 + [1] * 4 + [2] * 4  # type: ignore[type-var]
-    assert len({sample.truth for sample in image_folder(folder, ("red", "green", "blue"), 3)}) == 3
+    assert len({sample.truth for sample in dataset(folder, _with_labels("red", "green", "blue"), 3)}) == 3  # type: ignore[misc]
 
 
-def test_image_folder_names_what_does_not_fit(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_that_does_not_fit_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'Red'"):
-        image_folder(folder, ("cat", "dog", "green"))
+        dataset(folder, _with_labels("cat", "dog", "green"))
     (tmp_path / "bare").mkdir()
     with pytest.raises(DataError, match="no picture"):
-        image_folder(tmp_path / "bare", ("a",))
-    with pytest.raises(DataError, match="no such folder"):
-        image_folder(tmp_path / "absent", ("a",))
+        dataset(tmp_path / "bare", _with_labels("a"))
+    with pytest.raises(DataError, match="no such dataset"):
+        dataset(tmp_path / "absent", _with_labels("a"))
 
 
 def test_dataset_refuses_what_has_no_truth(folder: Path) -> None:
@@ -173,3 +181,115 @@ def test_the_command_prints_score_and_count_and_names_unreadable_files(
     assert "0.png" in err
     code, out, _ = run("--count", "6", "--json")
     assert json.loads(out)["images"] + len(json.loads(out)["skipped"]) == 6
+
+
+def _yolo_set(root: Path, names: tuple[str, ...]) -> Path:
+    for k in range(3):
+        (root / "images").mkdir(parents=True, exist_ok=True)
+        (root / "labels").mkdir(exist_ok=True)
+        pixels = np.full((50, 50, 3), 80 * k, np.uint8)
+        PillowImage.fromarray(pixels).save(root / "images" / f"{k}.png")
+        (root / "labels" / f"{k}.txt").write_text("".join(f"{i} 0.5 0.5 0.4 0.2\n" for i in range(len(names))))
+    (root / "data.yaml").write_text("val: images\nnames: [" + ", ".join(names) + "]\n")
+    return root
+
+
+class Perfect:
+    """Answers with the truth of the samples that it was made from."""
+
+    def __init__(self, spec: ModelSpec, samples: Any) -> None:
+        self.spec = spec
+        self._answers = {str(sample.image): sample.truth for sample in samples}
+
+    def __call__(self, image: Any) -> Any:
+        load_image(image)
+        return self._answers[str(image)]
+
+
+@pytest.mark.parametrize("names", ["coco80", "coco91"])
+def test_boxes_are_matched_to_the_models_labels_by_name(tmp_path: Path, names: str) -> None:
+    root = _yolo_set(tmp_path, ("tvmonitor", "Traffic_Light", "person"))
+    spec = _with_labels(*shipped_labels(names), task="detection")
+    samples = dataset(root, spec)
+    truth = next(iter(samples)).truth
+    assert isinstance(truth, Detections)
+    assert [spec.labels[i] for i in truth.class_id] == ["tv", "traffic light", "person"]
+    result = evaluate(Perfect(spec, samples), samples)  # type: ignore[arg-type]
+    assert (result.score, result.count, [row["label"] for row in result.classes]) == (1.0, 3, ["person", "traffic light", "tv"])
+    with pytest.raises(DataError, match=r"1 of its 3 classes .*'tvmonitor'"):
+        dataset(root, _with_labels("person", "traffic light", task="detection"))
+
+
+@pytest.mark.parametrize("names", ["imagenet", "coco80", "coco91", "voc", "cityscapes", "cifar10"])
+def test_every_shipped_label_is_itself(names: str) -> None:
+    ours = shipped_labels(names)
+    named = [i for i, label in enumerate(ours) if label]
+    assert match_labels([ours[i] for i in named], ours, names).tolist() == named
+
+
+def test_vocs_words_are_cocos() -> None:
+    ours = shipped_labels("coco80")
+    found = match_labels(shipped_labels("voc")[1:], ours, "voc")
+    assert [ours[i] for i in found[[0, 8, 10, 13, 17, 19]]] == ["airplane", "chair", "dining table", "motorcycle", "couch", "tv"]
+
+
+def test_a_picture_or_label_that_is_bad_is_named_and_left_out(tmp_path: Path) -> None:
+    root = _yolo_set(tmp_path, ("person",))
+    spec = _with_labels("person", task="detection")
+    predictor = Perfect(spec, list(dataset(root, spec)))
+    (root / "images" / "0.png").write_bytes(b"broken")
+    (root / "labels" / "1.txt").write_text("0 nan 0.5 0.1 0.1\n")
+    result = evaluate(predictor, dataset(root, spec))  # type: ignore[arg-type]
+    assert (result.count, len(result.skipped), result.score) == (1, 2, 1.0)
+    assert "0.png" in result.skipped[0]
+    assert "1.txt" in result.skipped[1]
+
+
+def test_masks_are_matched_and_void_pixels_do_not_count(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:4], mask[7] = 1, 2
+    PillowImage.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "images" / "0.png")
+    PillowImage.fromarray(mask).save(tmp_path / "masks" / "0.png")
+    (tmp_path / "labels.txt").write_text("background\nspot\nvoid\n")
+    labels = ("spot", "other", "background")
+    samples = dataset(tmp_path, _with_labels(*labels, task="segmentation"))
+    expected = np.full((8, 8), 2, np.uint8)
+    expected[:4] = 0
+    expected[7] = 255
+    np.testing.assert_array_equal(next(iter(samples)).truth, expected)
+    answer = np.where(expected == 255, 1, expected).astype(np.uint8)
+    result = evaluate(Fixed("segmentation", labels, [Segmentation(answer, labels)]), samples)  # type: ignore[arg-type]
+    assert (result.score, result.metrics["pixel_accuracy"]) == (1.0, 1.0)
+
+
+def test_the_datasets_own_test_part_is_taken_then_its_validation(folder: Path, tmp_path: Path) -> None:
+    spec = _with_labels("red", "green", "blue")
+    root = tmp_path / "parts"
+    for part in ("train", "val", "test"):
+        shutil.copytree(folder, root / part)
+    for split, count in ((None, 12), ("train", 12), ("all", 36)):
+        assert len(list(dataset(root, spec, split=split))) == count  # type: ignore[arg-type]
+    assert "test" in dataset(root, spec).origin  # type: ignore[attr-defined]
+    shutil.rmtree(root / "test")
+    assert "val" in dataset(root, spec).origin  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match="test part"):
+        dataset(root, spec, split="test")
+
+
+def test_the_real_photos_of_coco_are_matched(shared_data: Path, tmp_path: Path) -> None:
+    archive = shared_data / "datasets" / "coco_val2017_64.tar"
+    if not archive.is_file():
+        pytest.skip(f"the photos are not here: {archive}")
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            if "images/" in member.name or "object_detection" in member.name:
+                tar.extract(member, tmp_path)
+    root = tmp_path / "coco_val2017_first128"
+    (root / "object_detection" / "images").symlink_to("../images")
+    spec = _with_labels(*shipped_labels("coco91"), task="detection")
+    samples = dataset(root / "object_detection", spec)
+    result = evaluate(Perfect(spec, samples), samples)  # type: ignore[arg-type]
+    assert (result.count, result.skipped) == (64, ())
+    assert result.score > 0.999

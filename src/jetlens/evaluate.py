@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,9 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from jetlens.data.image_folder import image_folder
+from jetlens.data.base import IGNORED, PartName
+from jetlens.data.matching import Matched
+from jetlens.data.opening import ORANGE_LINE, open_listed, take_split
+from jetlens.data.orange import FIRST_SEEDS
 from jetlens.data.samples import ORANGE_LINE_LABELS, Sample, orange_line_samples
-from jetlens.errors import DataError, ImageError, UsageError
+from jetlens.errors import DataError, ImageError, InputError, UnknownNameError, UsageError
 from jetlens.metrics import ConfusionMatrix, accuracy_top_k, mean_average_precision, wilson_interval
 from jetlens.predictor import Predictor
 from jetlens.results import Classification, Detections, Segmentation
@@ -20,7 +23,6 @@ from jetlens.spec import ModelSpec
 
 __all__ = ["ORANGE_LINE", "Evaluation", "dataset", "evaluate"]
 
-ORANGE_LINE = "orange-line"
 _RESAMPLES = 1000
 _BOOTSTRAP_SEED = 20_000
 
@@ -61,7 +63,7 @@ class Evaluation:
 
 
 def evaluate(predictor: Predictor, samples: Iterable[Sample], *, on_sample: Callable[[int], None] | None = None) -> Evaluation:
-    """Scores a predictor; pictures that cannot be read are named in the result and left out.
+    """Scores a predictor; pictures that cannot be read, or whose truth cannot, are named in the result and left out.
 
     Boxes below the predictor's confidence are not seen: for mAP load it with a low one, such as ``TaskOptions(confidence=0.01)``.
 
@@ -71,7 +73,10 @@ def evaluate(predictor: Predictor, samples: Iterable[Sample], *, on_sample: Call
     scorer = _SCORERS[predictor.spec.task](predictor.spec)
     skipped: list[str] = []
     count = 0
-    for sample in samples:
+    for sample in _each(samples):
+        if isinstance(sample, InputError):
+            skipped.append(str(sample))
+            continue
         try:
             prediction = predictor(sample.image)
         except ImageError as error:
@@ -89,29 +94,59 @@ def evaluate(predictor: Predictor, samples: Iterable[Sample], *, on_sample: Call
     return scorer.result(count, tuple(skipped))
 
 
-def dataset(data: str | Path, spec: ModelSpec, count: int | None = None, size_hw: tuple[int, int] | None = None) -> Iterable[Sample]:
-    """The samples that ``orange-line`` or a folder holds for a model.
+def _each(samples: Iterable[Sample]) -> Iterator[Sample | InputError]:
+    """The samples; in the place of one that cannot be read its error. After an error only a sequence can go on."""
+    if not isinstance(samples, (Sequence, Matched)):
+        yield from samples
+        return
+    for index in range(len(samples)):
+        try:
+            yield samples[index]
+        except (ImageError, DataError) as error:
+            yield error
+
+
+def dataset(
+    data: str | Path,
+    spec: ModelSpec,
+    count: int | None = None,
+    size_hw: tuple[int, int] | None = None,
+    *,
+    layout: str | None = None,
+    split: PartName | None = None,
+) -> Iterable[Sample]:
+    """The samples that ``orange-line`` or a folder in any layout holds for a model, in the model's class ids.
+
+    Args:
+        count: so many pictures, evenly spread; all of a folder and 100 of the orange line if not given.
+        size_hw: of the orange line's pictures.
+        split: if not given, the test part where the dataset has its own, else its own validation part, else all of it.
 
     Raises:
-        DataError: the folder does not fit, or the model's labels are not those of the orange line.
-        UsageError: a folder is given for a task that it has no truth for.
+        DataError: the folder does not fit, or a class of it is none of the model's.
+        UsageError: the folder has no truth for the model's task.
     """
     if str(data) == ORANGE_LINE:
-        expected = ORANGE_LINE_LABELS[spec.task]
-        if tuple(label.casefold() for label in spec.labels) != tuple(label.casefold() for label in expected):
-            raise DataError(
-                f"{spec.name} answers {len(spec.labels)} classes ({', '.join(spec.labels[:4])[:80]}), "
-                f"the orange line has {', '.join(expected)}: give --data FOLDER with this model's classes"
-            )
-        return orange_line_samples(spec.task, 100 if count is None else count, size_hw or (360, 640))
-    root = Path(data)
+        if layout is not None:
+            raise UsageError(f"--layout goes with a folder; {ORANGE_LINE} has none")
+        return _orange_line(spec, count, size_hw, split)
     if size_hw is not None:
-        raise UsageError(f"--size goes with --data {ORANGE_LINE}; the pictures in {root} have their own sizes")
-    if not root.is_dir():
-        raise DataError(f"{data}: no such dataset; give {ORANGE_LINE} or a folder with one folder a class")
-    if spec.task != "classification":
-        raise UsageError(f"a folder with one folder a class has no truth for {spec.task}; give --data {ORANGE_LINE}")
-    return image_folder(root, spec.labels, count)
+        raise UsageError(f"--size goes with --data {ORANGE_LINE}; the pictures in {data} have their own sizes")
+    listed = open_listed(data, spec.task, layout=layout)
+    own: list[PartName] = [part for part in ("test", "val") if part in listed.parts]
+    return Matched(take_split(listed, split or [*own, "all"][0]), spec.labels, count)
+
+
+def _orange_line(spec: ModelSpec, count: int | None, size_hw: tuple[int, int] | None, split: PartName | None) -> Iterable[Sample]:
+    expected = ORANGE_LINE_LABELS[spec.task]
+    if tuple(label.casefold() for label in spec.labels) != tuple(label.casefold() for label in expected):
+        raise DataError(
+            f"{spec.name} answers {len(spec.labels)} classes ({', '.join(spec.labels[:4])[:80]}), "
+            f"the orange line has {', '.join(expected)}: give --data FOLDER with this model's classes"
+        )
+    if split not in (None, *FIRST_SEEDS):
+        raise UnknownNameError("split of the orange line", str(split), FIRST_SEEDS)
+    return orange_line_samples(spec.task, 100 if count is None else count, size_hw or (360, 640), FIRST_SEEDS[split or "test"])
 
 
 class _Scorer(Protocol):
@@ -189,7 +224,7 @@ class _SegmentationScorer:
         if not isinstance(sample.truth, np.ndarray):
             raise _wrong_truth(sample, "a mask")
         self._labels = prediction.labels or self._labels
-        matrix = ConfusionMatrix(max(2, len(self._labels)))
+        matrix = ConfusionMatrix(max(2, len(self._labels)), ignore=IGNORED)
         matrix.add(sample.truth, prediction.mask)
         self._counts.append(matrix.counts)
 

@@ -65,7 +65,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(["data", str(tmp_path / "set"), "--count", "2", "--size", "64x96", "--format", "jpeg", "--json"])
+        main(["data", "orange-line", str(tmp_path / "set"), "--count", "2", "--size", "64x96", "--format", "jpeg", "--json"])
     assert not caught.value.code
     facts = json.loads(capsys.readouterr().out)
     assert facts["images"] == 2
@@ -75,6 +75,6 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("arguments", [["--size", "big"], ["--size", "9x9"], ["--format", "gif"]])
 def test_command_with_wrong_flags(tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(["data", str(tmp_path / "set"), *arguments])
+        main(["data", "orange-line", str(tmp_path / "set"), *arguments])
     assert caught.value.code == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -14,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jetlens.backends.choice import backend_names
+from jetlens.data import LAYOUTS
+from jetlens.data.opening import ORANGE_LINE
 from jetlens.errors import UsageError
-from jetlens.evaluate import ORANGE_LINE, Evaluation, dataset, evaluate
+from jetlens.evaluate import Evaluation, dataset, evaluate
 from jetlens.predictor import Predictor, load, model_path
 from jetlens.spec import write_sidecar
 from jetlens.tasks.base import TaskOptions
@@ -29,9 +31,13 @@ _RATES = ("f1", "ap50", "iou")
 
 def command(
     model: Annotated[str, typer.Argument(help="An .onnx file or a model's name.")],
-    data: Annotated[str, typer.Option("--data", help="orange-line, or a folder with one folder a class.")] = ORANGE_LINE,
+    data: Annotated[str, typer.Option("--data", help="orange-line, or a folder in any layout that `jetlens data` knows.")] = ORANGE_LINE,
     count: Annotated[
         int | None, typer.Option("--count", min=1, help="Pictures; all of a folder, 100 of the orange line if not given.")
+    ] = None,
+    layout: Annotated[str | None, typer.Option("--layout", help=f"One of {', '.join(LAYOUTS)}; told from the folder if not given.")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="train, val, test or all; if not given the folder's own test or val part, else all.")
     ] = None,
     size: Annotated[str | None, typer.Option("--size", help="Height x width of the orange line's pictures, 360x640 if not given.")] = None,
     backend: Annotated[str, typer.Option("--backend", help=f"One of {', '.join(backend_names())}.")] = "auto",
@@ -49,7 +55,8 @@ def command(
     with load(
         model, backend, _device(device), precision=_precision(precision), threads=threads, options=options, weights=weights
     ) as predictor:
-        samples = dataset(data, predictor.spec, count, size_hw)
+        samples = dataset(data, predictor.spec, count, size_hw, layout=layout, split=_split(split))
+        about = getattr(samples, "origin", data)
         console = Console(stderr=True)
         with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
             bar = progress.add_task("pictures", total=None)
@@ -57,12 +64,12 @@ def command(
         for line in result.skipped:
             typer.echo(f"skipped: {line}", err=True)
         if record:
-            _record(model_path(model, weights), predictor, data, result)
+            _record(model_path(model, weights), predictor, about, result)
         if as_json:
-            about = {"model": predictor.spec.name, "task": predictor.spec.task, "data": data}
-            typer.echo(json.dumps({**about, **result.to_dict(), **dataclasses.asdict(predictor.facts)}))
+            asked = {"model": predictor.spec.name, "task": predictor.spec.task, "data": data, "origin": about}
+            typer.echo(json.dumps({**asked, **result.to_dict(), **dataclasses.asdict(predictor.facts)}))
         else:
-            _show(predictor, data, result)
+            _show(predictor, about, result)
     if result.skipped:
         raise typer.Exit(1)
 
@@ -109,6 +116,12 @@ def _size_hw(text: str) -> tuple[int, int]:
     if not (height.isdecimal() and width.isdecimal()):
         raise UsageError(f"--size {text!r}: give height x width in pixels, such as 360x640")
     return int(height), int(width)
+
+
+def _split(text: str | None) -> Any:
+    if text not in (None, "train", "val", "test", "all"):
+        raise UsageError(f"--split {text!r}; allowed: train, val, test, all")
+    return text
 
 
 def _device(text: str) -> Any:
