@@ -15,10 +15,13 @@ __all__ = ["Table", "installed", "require", "resolve"]
 EXTRAS = {
     "av": "video",
     "cv2": "cpu",
+    "faster_coco_eval": "map",
+    "matplotlib": "report",
     "onnx": "export",
     "onnxruntime": "cpu",
     "openvino": "openvino",
     "safetensors": "train",
+    "tensorboard": "tensorboard",
     "torch": "train",
     "torchvision": "train",
 }

@@ -13,9 +13,7 @@ __all__ = ["Bottleneck", "ConvBlock", "check_multiple"]
 class ConvBlock(nn.Sequential):
     """Convolution without bias, normalisation and activation; padded so that stride 1 keeps the size."""
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1, style: Style = PLAIN
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1, style: Style = PLAIN) -> None:
         padding = dilation * (kernel // 2)
         before, stride = style.halving(stride)
         super().__init__(

@@ -81,7 +81,9 @@ class CustomResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = int(x.shape[-2]), int(x.shape[-1])
         if min(height, width) < self.smallest:
-            raise ModelError(f"custom_resnet of this depth takes pictures of at least {self.smallest}x{self.smallest}, not {height}x{width}")
+            raise ModelError(
+                f"custom_resnet of this depth takes pictures of at least {self.smallest}x{self.smallest}, not {height}x{width}"
+            )
         x = self.maxpool(self.act1(self.bn1(self.conv1(x))))
         for stage in self.stages:
             x = self.get_submodule(stage)(x)

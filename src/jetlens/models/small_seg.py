@@ -23,7 +23,9 @@ class SmallSegmenter(nn.Module):
     Input float [N, channels, H, W], H and W multiples of 8; output logits [N, classes, H, W].
     """
 
-    def __init__(self, num_classes: int, in_channels: int, channels: Sequence[int], dilations: Sequence[int], join: int, style: Style) -> None:
+    def __init__(
+        self, num_classes: int, in_channels: int, channels: Sequence[int], dilations: Sequence[int], join: int, style: Style
+    ) -> None:
         super().__init__()
         c2, c4, c8 = channels
         self.stem = nn.Sequential(ConvBlock(in_channels, c2, stride=2, style=style), ConvBlock(c2, c4, stride=2, style=style))
