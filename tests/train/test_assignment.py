@@ -10,7 +10,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 from jetlens.train.augment import Augmentation, apply_warp, draw_warp, recolour, warp_boxes  # noqa: E402
 from jetlens.train.detection import assign, pairwise_iou  # noqa: E402
-from jetlens.train.segmentation import dice_loss  # noqa: E402
+from jetlens.train.losses import dice_loss  # noqa: E402
 
 torch.set_num_threads(1)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from jetlens.registry import require
-from jetlens.train.augment import PAD, Augmentation, apply_warp, draw_warp, recolour, warp_boxes
+from jetlens.train.augment import PAD, Augmentation, apply_warp, cut_out, draw_warp, plan_of, recolour, warp_boxes
+from jetlens.train.config import TrainConfig
 
 __all__ = ["DetectionRecipe", "assign", "pairwise_iou"]
 
@@ -19,6 +23,7 @@ BOX_WEIGHT = 2.0
 CONFIDENCE = 0.5
 IOU = 0.5
 TINY = 1e-9
+LINE_PLAN = Augmentation(scale=(0.7, 1.5), shift=0.2, share=0.6)
 
 
 class DetectionRecipe:
@@ -26,21 +31,32 @@ class DetectionRecipe:
 
     metric = "f1"
 
-    def __init__(self, num_classes: int, size_hw: tuple[int, int]) -> None:
+    def __init__(self, num_classes: int, config: TrainConfig) -> None:
+        assert config.size_hw is not None
         self.num_classes = num_classes
-        self.size_hw = size_hw
-        self.plan = Augmentation(scale=(0.7, 1.5), shift=0.2, share=0.6)
+        self.size_hw = config.size_hw
+        self.plan = plan_of(config, LINE_PLAN)
 
     def model_arguments(self) -> dict[str, object]:
         return {"num_classes": self.num_classes, "size_hw": list(self.size_hw)}
 
     def augment(self, images: Tensor, truth: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        warp = draw_warp(len(images), self.plan, images.device)
-        xyxy, class_id = warp_boxes(warp, truth["xyxy"], truth["class_id"], self.size_hw)
-        return recolour(apply_warp(warp, images, "bilinear", PAD), self.plan), {"xyxy": xyxy, "class_id": class_id}
+        if self.plan.warps:
+            warp = draw_warp(len(images), self.plan, images.device, self.size_hw)
+            xyxy, class_id = warp_boxes(warp, truth["xyxy"], truth["class_id"], self.size_hw)
+            images, truth = apply_warp(warp, images, "bilinear", PAD), {"xyxy": xyxy, "class_id": class_id}
+        if self.plan.recolours:
+            images = recolour(images, self.plan)
+        return self.finish(images, truth)
+
+    def finish(self, images: Tensor, truth: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        return (cut_out(images, self.plan.cutout) if self.plan.cutout else images), truth
 
     def loss(self, network: nn.Module, images: Tensor, truth: dict[str, Tensor], done: float) -> Tensor:
         logits, raw = (output.float() for output in network(images))
+        if callable(own := getattr(network, "loss", None)):
+            priced: Tensor = own(logits, raw, truth)
+            return priced
         boxes, scores = network.decode(logits, raw)  # type: ignore[operator]
         target, owner = assign(boxes.detach(), scores.detach(), network.centres, truth["xyxy"], truth["class_id"])  # type: ignore[arg-type]
         total = target.sum().clamp(min=1)
@@ -52,7 +68,7 @@ class DetectionRecipe:
         loss: Tensor = classes + BOX_WEIGHT * torch.where(weight > 0, overlap * weight, 0.0).sum() / total
         return loss
 
-    def measure(self, network: nn.Module, batches: Iterable[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, float]:
+    def count(self, network: nn.Module, batches: Iterable[tuple[Tensor, dict[str, Tensor]]]) -> NDArray[np.int64]:
         nms = require("torchvision.ops", extra="train").batched_nms
         right = found = wanted = 0
         for images, truth in batches:
@@ -65,6 +81,10 @@ class DetectionRecipe:
                 real = truth["class_id"][row] >= 0
                 found, wanted = found + len(order), wanted + int(real.sum())
                 right += _matches(xyxy[order], class_id[order], truth["xyxy"][row][real], truth["class_id"][row][real])
+        return np.array([right, found, wanted], np.int64)
+
+    def figures(self, counts: Any) -> dict[str, float]:
+        right, found, wanted = (int(count) for count in counts)
         precision, recall = right / max(1, found), right / max(1, wanted)
         return {"f1": 2 * right / max(1, found + wanted), "precision": precision, "recall": recall}
 

@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
+from jetlens.data import Dataset, Sample
 from jetlens.data.orange_line import CLASSES, DETECTION_CLASSES, GRADES, LineTruth, OrangeLine, still
+from jetlens.data.samples import orange_line_samples
 from jetlens.errors import DataError
 from jetlens.frame import Image
 from jetlens.ops.images import resize_into
 from jetlens.ops.placement import Placement
 from jetlens.spec import PreprocessSpec, TaskName
-from jetlens.train.config import TrainConfig, preprocess_of
+from jetlens.train.config import MEAN, STD, TrainConfig, preprocess_of
+from jetlens.train.losses import IGNORE
 
-__all__ = ["LABELS", "TEST_SEED", "VALIDATION_SEED", "Samples", "Shot", "Split", "encode", "join", "orange_line_split", "render", "shots"]
+__all__ = [
+    "LABELS",
+    "TEST_SEED",
+    "VALIDATION_SEED",
+    "Pictures",
+    "Samples",
+    "Shot",
+    "Split",
+    "encode",
+    "join",
+    "mask_on_canvas",
+    "orange_line_split",
+    "render",
+    "shots",
+]
 
 FRAME_HW = (360, 640)
 VALIDATION_SEED = 1_000_000
@@ -53,14 +70,27 @@ class Samples:
         return len(self.images)
 
 
+Pictures: TypeAlias = "Samples | Dataset"
+"""Samples that stay in memory, or a dataset that is read again each epoch."""
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
-    """What to train on and what to validate with."""
+    """What to train on and what to validate with.
 
-    training: Samples
-    validation: Samples
+    Attributes:
+        mean, std: of the training pictures, in grey levels.
+        held_out: gives the validation pictures at their own size, for the figures at the end; ``held_out_name`` is what they are.
+    """
+
+    training: Pictures
+    validation: Pictures
     labels: tuple[str, ...]
     origin: str
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+    held_out: Callable[[], Iterable[Sample]] | None = None
+    held_out_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +129,7 @@ def encode(task: TaskName, image: Image, truth: LineTruth, spec: PreprocessSpec,
     canvas = np.empty((1, *spec.size_hw, 3), np.uint8)
     placement = resize_into(image, spec, canvas[0])
     if task == "segmentation":
-        return Samples(canvas, {"mask": _mask_on_canvas(truth.mask, placement)[None]})
+        return Samples(canvas, {"mask": mask_on_canvas(truth.mask, placement)[None]})
     xyxy = np.zeros((1, MAX_BOXES, 4), np.float32)
     class_id = np.full((1, MAX_BOXES), -1, np.int64)
     count = min(MAX_BOXES, len(truth))
@@ -108,10 +138,10 @@ def encode(task: TaskName, image: Image, truth: LineTruth, spec: PreprocessSpec,
     return Samples(canvas, {"xyxy": xyxy, "class_id": class_id})
 
 
-def _mask_on_canvas(mask: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
-    """Class ids placed as the picture is, by the nearest pixel; padding is background."""
+def mask_on_canvas(mask: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
+    """Class ids placed as the picture is, by the nearest pixel; padding does not count."""
     left, top, right, bottom = placement.content_xyxy()
-    canvas = np.zeros(placement.canvas_hw, np.uint8)
+    canvas = np.full(placement.canvas_hw, IGNORE, np.uint8)
     small = PillowImage.fromarray(mask).resize((right - left, bottom - top), PillowImage.Resampling.NEAREST)
     canvas[top:bottom, left:right] = np.asarray(small)
     return canvas
@@ -163,4 +193,6 @@ def orange_line_split(config: TrainConfig) -> Split:
     training = _draw_all(config.task, shots(first, config.samples), spec, config.workers)
     validation = _draw_all(config.task, shots(VALIDATION_SEED, held_out), spec, config.workers)
     origin = f"orange-line seeds {first}-{first + config.samples - 1}; validation seeds {VALIDATION_SEED}-{VALIDATION_SEED + held_out - 1}"
-    return Split(training, validation, LABELS[config.task], origin)
+    held = partial(orange_line_samples, config.task, held_out, FRAME_HW, VALIDATION_SEED)
+    name = f"--data orange-line --split val --count {held_out}"
+    return Split(training, validation, LABELS[config.task], origin, held_out=held, held_out_name=name)

@@ -1,0 +1,156 @@
+"""The figures of a trained network as `jetlens evaluate` computes them: at the pictures' own size, through the task, by the same metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+
+from jetlens.data import Sample
+from jetlens.errors import ImageError
+from jetlens.frame import Image
+from jetlens.imagefile import load_image
+from jetlens.metrics import ConfusionMatrix, accuracy_top_k, mean_average_precision
+from jetlens.registry import installed
+from jetlens.results import Detections
+from jetlens.spec import ModelSpec, PreprocessSpec, TaskName
+from jetlens.tasks import TASKS
+from jetlens.tasks.base import TaskOptions
+from jetlens.train.feed import normaliser
+from jetlens.train.losses import IGNORE
+
+__all__ = ["Mistake", "Score", "final_score"]
+
+BEST = 300
+"""As many (anchor, class) pairs as a deployed detector keeps."""
+LOWEST = 0.01
+"""Confidence from which boxes count for mAP."""
+TOP = 5
+SHOWN = 24
+Answers: TypeAlias = "Iterator[tuple[Any, Image, Sample]]"
+DECODERS: dict[str, str] = {"classification": "logits", "detection": "detections", "segmentation": "mask"}
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A picture, its true class, and the class and confidence that were predicted."""
+
+    image: Image
+    true: int
+    predicted: int
+    confidence: float
+    name: str
+
+
+@dataclass(slots=True)
+class Score:
+    """What was measured.
+
+    Attributes:
+        figures: by the names of ``jetlens evaluate``; empty where they cannot be had.
+        count: pictures that were scored.
+        matrix: true and predicted classes, of pictures or of pixels; None for detection.
+        worst: of a classifier the most certain mistakes, worst first.
+    """
+
+    figures: dict[str, float] = field(default_factory=dict)
+    count: int = 0
+    matrix: ConfusionMatrix | None = None
+    worst: list[Mistake] = field(default_factory=list)
+
+
+def final_score(
+    network: nn.Module, task: TaskName, labels: tuple[str, ...], preprocess: PreprocessSpec, samples: Iterable[Sample], device: torch.device
+) -> Score:
+    """Scores a network on pictures of any size, in fp32; detection needs faster-coco-eval and has no figures without it."""
+    if task == "detection" and not installed("faster_coco_eval"):
+        return Score()
+    spec = ModelSpec("trained", task, labels, replace(preprocess, baked=True), DECODERS[task])
+    answers = _answers(network, spec, _readable(samples), device)
+    score = _SCORERS[task](answers, len(labels))
+    score.worst = sorted(score.worst, key=lambda row: -row.confidence)[:SHOWN]
+    return score
+
+
+def _boxes(answers: Answers, classes: int) -> Score:
+    predictions, truths = [], []
+    for prediction, _, sample in answers:
+        assert isinstance(sample.truth, Detections)
+        predictions.append(prediction)
+        truths.append(sample.truth)
+    accuracy = mean_average_precision(predictions, truths)
+    return Score({"map50": accuracy.map50, "map50_95": accuracy.map50_95}, len(truths))
+
+
+def _pictures(answers: Answers, classes: int) -> Score:
+    ranked, truth, matrix, worst = [], [], ConfusionMatrix(classes), []
+    for prediction, image, sample in answers:
+        true, best = int(sample.truth), int(prediction.class_id[0])  # type: ignore[arg-type]
+        ranked.append(prediction.class_id)
+        truth.append(true)
+        if best != true:
+            worst.append(Mistake(image, true, best, float(prediction.confidence[0]), sample.name))
+            if len(worst) > 8 * SHOWN:  # keep few of the pictures in memory
+                worst = sorted(worst, key=lambda row: -row.confidence)[:SHOWN]
+    known = np.array(truth)
+    matrix.add(known, np.stack(ranked)[:, 0])
+    figures = {"top1": accuracy_top_k(np.stack(ranked), known), "macro_f1": matrix.macro_f1}
+    if classes > TOP:
+        figures["top5"] = accuracy_top_k(np.stack(ranked), known, TOP)
+    return Score(figures, len(truth), matrix, worst)
+
+
+def _pixels(answers: Answers, classes: int) -> Score:
+    matrix, count = ConfusionMatrix(max(2, classes), ignore=IGNORE), 0
+    for prediction, _, sample in answers:
+        matrix.add(np.asarray(sample.truth), prediction.mask)
+        count += 1
+    there = matrix.support[1:] > 0
+    foreground = float(matrix.iou[1:][there].mean()) if there.any() else 0.0
+    return Score({"miou": matrix.mean_iou, "miou_foreground": foreground, "pixel_accuracy": matrix.accuracy}, count, matrix)
+
+
+_SCORERS: dict[str, Callable[[Answers, int], Score]] = {"classification": _pictures, "detection": _boxes, "segmentation": _pixels}
+
+
+def _readable(samples: Iterable[Sample]) -> Iterator[tuple[Image, Sample]]:
+    for sample in samples:
+        try:
+            yield (load_image(sample.image) if isinstance(sample.image, Path) else sample.image), sample
+        except ImageError:
+            continue
+
+
+def _answers(network: nn.Module, spec: ModelSpec, pictures: Iterator[tuple[Image, Sample]], device: torch.device) -> Answers:
+    """A prediction for each sample, through the task that a deployed model goes through."""
+    task = TASKS.load(spec.task)(spec, TaskOptions(confidence=LOWEST) if spec.task == "detection" else TaskOptions())
+    normalise = normaliser(spec.preprocess, device, channels_last=False)
+    many = 64 if spec.task == "classification" else 1
+    network = network.to(device).eval()
+    while chunk := list(islice(pictures, many)):
+        batch = task.preprocess([image for image, _ in chunk])
+        with torch.inference_mode():
+            pixels = torch.from_numpy(batch.array).to(device).permute(0, 3, 1, 2).float()
+            outputs = {DECODERS[spec.task]: _decoded(network, spec.task, normalise(pixels)).cpu().numpy()}
+        for prediction, (image, sample) in zip(task.postprocess(outputs, batch), chunk, strict=True):
+            yield prediction, image, sample
+
+
+def _decoded(network: nn.Module, task: TaskName, pixels: torch.Tensor) -> torch.Tensor:
+    """The output that the deployed graph of the task has."""
+    answer: Any = network(pixels)
+    if task == "classification":
+        return answer  # type: ignore[no-any-return]
+    if task == "segmentation":
+        return answer.argmax(1).to(torch.int32)  # type: ignore[no-any-return]
+    xyxy, scores = network.decode(*answer)  # type: ignore[operator]
+    confidence, index = scores.flatten(1).topk(min(BEST, scores[0].numel()), dim=1)
+    anchor = index // scores.shape[2]
+    boxes = xyxy.gather(1, anchor[..., None].expand(-1, -1, 4))
+    return torch.cat([boxes, confidence[..., None], (index % scores.shape[2])[..., None].to(boxes)], dim=2)
