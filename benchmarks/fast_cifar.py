@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch._dynamo
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -89,8 +90,12 @@ class Normalise(nn.Module):
         self.register_buffer("mean", torch.tensor(MEAN, device=device), persistent=False)
         self.register_buffer("std", torch.tensor(STD, device=device), persistent=False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return ((images.float() - self.mean) / self.std).permute(0, 3, 1, 2)
+    def forward(self, images: Tensor, blank: Tensor | None = None) -> Tensor:
+        """``blank`` marks pixels [N, 32, 32] that become zero, the mean."""
+        x = (images.float() - self.mean) / self.std
+        if blank is not None:
+            x = torch.where(blank[..., None], 0.0, x)
+        return x.permute(0, 3, 1, 2)
 
 
 def augmented(pictures: Pictures, row: Tensor, cutout: Tensor, normalise: Normalise) -> Tensor:
@@ -104,10 +109,11 @@ def augmented(pictures: Pictures, row: Tensor, cutout: Tensor, normalise: Normal
     line = torch.arange(SIDE, device=row.device)
     rows = top[:, None] + line
     columns = left[:, None] + torch.where(mirrored[:, None] > 0, SIDE - 1 - line, line)
-    x = normalise(pictures.padded[picture[:, None, None], rows[:, :, None], columns[:, None, :]])
+    pixels = pictures.padded[picture[:, None, None], rows[:, :, None], columns[:, None, :]]
     near_y = (2 * (line - cut_y[:, None])).abs() < cutout
     near_x = (2 * (line - cut_x[:, None])).abs() < cutout
-    return x.masked_fill((near_y[:, :, None] & near_x[:, None, :])[:, None], 0.0)
+    blank = near_y[:, :, None] & near_x[:, None, :]
+    return normalise(pixels, blank)
 
 
 def learning_rates(steps: int, recipe: Recipe) -> Tensor:
@@ -129,10 +135,17 @@ class FastTrainer:
         *,
         teacher: nn.Module | None = None,
         ladder: tuple[str, ...] = LADDER,
+        mode: str = "default",
         log: Callable[[str], None] = print,
     ) -> None:
-        """``recipe`` fixes batch size, momentum, decay, smoothing and whether an average is kept; the rest may change from run to run."""
-        self.make, self.train, self.recipe, self.teacher, self.log = make, train, recipe, teacher, log
+        """``recipe`` fixes batch size, momentum, decay, smoothing and whether an average is kept; the rest may change from run to run.
+
+        Args:
+            ladder: engines to try, the fastest first.
+            mode: of torch.compile; the graphs are captured here, so a mode without them.
+        """
+        self.make, self.train, self.recipe, self.teacher, self.mode, self.log = make, train, recipe, teacher, mode, log
+        torch._dynamo.config.recompile_limit = 64  # one code object serves all networks
         self.device = train.images.device
         self.cuda = self.device.type == "cuda"
         self.network = make().to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -157,13 +170,10 @@ class FastTrainer:
 
     # One step
 
-    def _arithmetic(self) -> Any:
-        return torch.autocast("cuda", torch.bfloat16, cache_enabled=False) if self.cuda else nullcontext()
-
     def _objective(self, row: Tensor) -> Tensor:
         x = augmented(self.train, row, self.cutout, self.normalise)
         labels = self.train.labels[row[:, 0]]
-        with self._arithmetic():
+        with torch.autocast("cuda" if self.cuda else "cpu", torch.bfloat16, enabled=self.cuda, cache_enabled=False):
             logits = self.network(x).float()
             loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.smoothing)
             if self.teacher is None:
@@ -175,14 +185,17 @@ class FastTrainer:
         return torch.lerp(loss, copied, self.distil)
 
     def _make_step(self, compiled: bool) -> Callable[[], None]:
-        objective = torch.compile(self._objective, dynamic=False, fullgraph=True) if compiled else self._objective
+        objective = torch.compile(self._objective, dynamic=False, mode=self.mode) if compiled else self._objective
 
         def step() -> None:
             row = self.plan.index_select(0, self.cursor)[0]
             lr, share = self.rates.index_select(0, self.cursor)[0].unbind()
             loss = objective(row)
-            gradients = list(torch.autograd.grad(loss, self.parameters))
+            found = torch.autograd.grad(loss, self.parameters)
             with torch.no_grad():
+                # Of one memory layout with the weights: else each tensor has kernels of its own in what follows.
+                pairs = zip(self.parameters, found, strict=True)
+                gradients = [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for p, g in pairs]
                 self._update(gradients, lr, share)
                 self.total += loss.detach()
                 self.cursor += 1
@@ -209,8 +222,9 @@ class FastTrainer:
             started = time.monotonic()
             try:
                 self.reset(0)
-                self._fill(0, 1, self.recipe, torch.arange(len(self.train.images), device=self.device), None)
-                step = self._make_step("compile" in engine)
+                everything = torch.arange(len(self.train.images), device=self.device)
+                self._fill(0, self._table(len(self.plan), self.recipe), everything, torch.zeros_like(everything))
+                step = self._eager = self._make_step("compile" in engine)
                 if "graph" in engine:
                     step = self._capture(step)
                 for _ in range(2):
@@ -254,22 +268,24 @@ class FastTrainer:
             velocity.zero_()
         self.total.zero_()
 
-    def _fill(self, epoch: int, epochs: int, recipe: Recipe, chosen: Tensor, base: Tensor | None) -> int:
-        """Draws one epoch on the device: order, crops, mirrors, squares and learning rates; returns the number of steps."""
-        steps, device = len(chosen) // recipe.batch_size, self.device
-        count = steps * recipe.batch_size
+    def _table(self, steps: int, recipe: Recipe) -> Tensor:
+        """Learning rate and share of the average for every step of a run; float [steps, 2] on the device."""
+        # Young averages forget faster.
+        share = torch.maximum(torch.tensor(1 / max(1.0, recipe.average * steps)), 1 / (1 + torch.arange(steps) / 10)).clamp(max=1)
+        return torch.stack([learning_rates(steps, recipe).float(), share], dim=1).to(self.device)
+
+    def _fill(self, epoch: int, table: Tensor, chosen: Tensor, base: Tensor) -> int:
+        """Draws one epoch on the device: order, crops, mirrors and squares; returns the number of steps."""
+        size, device = self.recipe.batch_size, self.device
+        steps = len(chosen) // size
+        count = steps * size
         picture = chosen[torch.randperm(len(chosen), device=device)[:count]]
         # Each picture is seen mirrored every other epoch, not by chance (Jordan 2024, airbench).
-        mirrored = torch.randint(2, (count,), device=device) if base is None else (base[picture] + epoch) % 2
+        mirrored = (base[picture] + epoch) % 2
         shift = torch.randint(2 * PAD + 1, (count, 2), device=device)
         centre = torch.randint(SIDE, (count, 2), device=device)
-        self.plan[:steps] = torch.cat([picture[:, None], shift, mirrored[:, None], centre], dim=1).reshape(steps, recipe.batch_size, 6)
-        total = steps * epochs
-        rates = learning_rates(total, recipe)[epoch * steps : (epoch + 1) * steps]
-        number = torch.arange(epoch * steps, (epoch + 1) * steps)
-        # Young averages forget faster.
-        share = torch.maximum(torch.full((steps,), 1 / max(1.0, recipe.average * total)), 1 / (1 + number / 10)).clamp(max=1)
-        self.rates[:steps] = torch.stack([rates, share], dim=1).to(device, torch.float32)
+        self.plan[:steps] = torch.cat([picture[:, None], shift, mirrored[:, None], centre], dim=1).reshape(steps, size, 6)
+        self.rates[:steps] = table[epoch * steps : (epoch + 1) * steps]
         self.cursor.zero_()
         return steps
 
@@ -295,12 +311,13 @@ class FastTrainer:
         self.cutout.fill_(recipe.cutout)
         self.distil.fill_(recipe.distil)
         outcome, clock = Outcome(), Clock(self.device)
+        table = self._table(len(chosen) // self.recipe.batch_size * recipe.epochs, recipe)
         clock.start()
         for epoch in range(recipe.epochs):
-            steps = self._fill(epoch, recipe.epochs, recipe, chosen, base)
+            steps = self._fill(epoch, table, chosen, base)
             for _ in range(steps):
                 self.step()
-            outcome.images += steps * recipe.batch_size
+            outcome.images += steps * self.recipe.batch_size
             if every and score and ((epoch + 1) % every == 0 or epoch + 1 == recipe.epochs):
                 clock.stop()
                 row = {"epoch": epoch + 1, "seconds": round(clock.seconds, 3), "accuracy": score(self.scored(False))}
@@ -312,8 +329,7 @@ class FastTrainer:
                 clock.start()
         clock.stop()
         outcome.seconds, outcome.gpu_seconds = clock.seconds, clock.gpu_seconds
-        steps_all = max(1, outcome.images // recipe.batch_size)
-        outcome.loss = float(self.total) / steps_all
+        outcome.loss = float(self.total) * self.recipe.batch_size / max(1, outcome.images)
         return outcome
 
     def scored(self, average: bool) -> nn.Module:
