@@ -24,11 +24,11 @@ from jetlens.backends.onnxruntime import OnnxRuntime  # noqa: E402
 from jetlens.backends.pytorch import PyTorch  # noqa: E402
 from jetlens.export import zoo  # noqa: E402
 from jetlens.export.onnx import export_model  # noqa: E402
-from jetlens.export.torchvision_networks import RawSsd  # noqa: E402
 from jetlens.export.trained import network_to_export  # noqa: E402
 from jetlens.export.verify import box_deviation  # noqa: E402
-from jetlens.export.weights import read_weights  # noqa: E402
 from jetlens.export.zoo import ZOO, ensure, zoo_network  # noqa: E402
+from jetlens.models.ssd import RawSsd  # noqa: E402
+from jetlens.models.weights import read_weights  # noqa: E402
 
 REAL = {
     "mobilenet_v2": "mobilenetv2_torchvision/mobilenet_v2_imagenet_tvnorm_fp16.pth",
@@ -239,8 +239,9 @@ def test_ssd_decodes_as_torchvision(name: str) -> None:
         xyxy, scores = raw.decode(logits, boxes)
         want = torchvision.ops.clip_boxes_to_image(whole.box_coder.decode_single(boxes[0], anchors), size)
     torch.testing.assert_close(xyxy[0], want, rtol=0, atol=1e-3)
-    torch.testing.assert_close(scores[0, :, 1:], logits[0].softmax(-1)[:, 1:])
-    assert not scores[..., 0].any()
+    # The background's column is left out, and the sidecar's offset gives COCO's ids back.
+    torch.testing.assert_close(scores[0], logits[0].softmax(-1)[:, 1:])
+    assert zoo.zoo_network(name, pretrained=False)[1].label_offset == -1
     spec_mean = [value / 255 for value in zoo._preprocess(ZOO[name], None, whole).mean]
     assert spec_mean == pytest.approx(whole.transform.image_mean, abs=1e-6)
 

@@ -20,6 +20,7 @@ __all__ = ["network_to_export"]
 # What a network of our own is exported for when it has no training that would say so.
 _UNTRAINED: dict[str, tuple[TaskName, tuple[int, int], int]] = {
     "basic_cnn": ("classification", (64, 64), 10),
+    "custom_resnet": ("classification", (32, 32), 10),
     "small_det": ("detection", (288, 512), 1),
     "small_seg": ("segmentation", (360, 640), 4),
 }

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from jetlens import __version__
 from jetlens.errors import ModelError, UnknownNameError
 from jetlens.export.onnx import export_model
-from jetlens.export.weights import download, fill, read_weights
 from jetlens.labels import labels
+from jetlens.models.weights import download, fill, read_weights
 from jetlens.registry import require
 from jetlens.spec import ModelSpec, PreprocessSpec, TaskName, read_model
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ZOO", "ZooRow", "cache_folder", "ensure", "zoo_network"]
 
-RECIPE = 1
+RECIPE = 2
 """Counts changes in how named networks are exported: what an older one left in the cache is not used."""
 
 
@@ -129,6 +129,8 @@ def zoo_network(name: str, weights: Path | None = None, *, pretrained: bool = Tr
         labels=labels(row.labels),
         preprocess=_preprocess(row, entry, network),
         decoder="",
+        # The graph counts a detector's classes without the background, COCO's ids with it.
+        label_offset=-1 if row.task == "detection" else 0,
         iou=row.iou,
         weights=source,
         accuracy=accuracy,
@@ -151,7 +153,8 @@ def _build(models: Any, name: str, row: ZooRow, classes: int) -> Any:
 
 def _adapted(network: Any, row: ZooRow) -> nn.Module:
     """The network as the exporter takes it: tensors in, raw tensors out."""
-    from jetlens.export.torchvision_networks import RawSegmenter, RawSsd
+    from jetlens.models.ssd import RawSsd
+    from jetlens.models.torchvision_networks import RawSegmenter
 
     if row.task == "segmentation":
         return RawSegmenter(network)

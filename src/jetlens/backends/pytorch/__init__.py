@@ -58,6 +58,8 @@ class PyTorch:
         device = _device(torch, options.device)
         with _threads(torch, options.threads):
             program = compile_graph(model, device)
+        if set(program.inputs) != {row.name for row in facts.inputs}:
+            raise ModelError("pytorch: the file is damaged: a name of an input is no text; export or copy it again")
         return PyTorchSession(torch, program, facts, device, options.threads)
 
 
