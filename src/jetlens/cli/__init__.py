@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("jetlens.cli.export:command", "Turn a checkpoint or a named network into a deployable ONNX graph."),
     "evaluate": ("jetlens.cli.evaluate:command", "Measure the accuracy of a model on labelled data."),
     "inspect": ("jetlens.cli.inspect:command", "Show what a model file is, takes and answers."),
-    "data": ("jetlens.cli.data:command", "Write images of the orange line with their exact truth."),
+    "data": ("jetlens.cli.data:command", "Check a dataset, look at one, or write images of the orange line."),
     "doctor": ("jetlens.cli.doctor:command", "Show what this machine can run and how to get what is missing."),
 }
 _TARGETS = Table("command", {name: target for name, (target, _) in COMMANDS.items()})
