@@ -14,7 +14,7 @@ from jetlens.backends.base import RunFacts, SessionOptions
 from jetlens.backends.checks import check_feed, check_precision
 from jetlens.backends.graph import GraphFacts, read_graph
 from jetlens.device import cpu_model
-from jetlens.errors import BackendError
+from jetlens.errors import BackendError, ModelError
 from jetlens.registry import installed, require
 
 if TYPE_CHECKING:
