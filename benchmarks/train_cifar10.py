@@ -308,13 +308,16 @@ class Experiment:
         plans = [
             (0.3, Recipe(epochs=60, lr=0.1, cutout=0)),
             (0.3, Recipe(epochs=60, lr=0.2, cutout=6)),
+            (0.1, Recipe(epochs=60, lr=0.2, cutout=6)),
         ]
         if self.teacher is None and not self.quick:
             teacher = self.trainer(network_factory("custom_resnet", {"num_classes": len(self.names)}), Recipe(epochs=30, lr=0.3))
             teacher.run(teacher.recipe, 0)
             self.teach(teacher)
         if self.teacher is not None:
-            plans += [(0.0, Recipe(epochs=60, lr=lr, cutout=cutout, distil=0.9)) for lr, cutout in ((0.2, 0), (0.2, 8), (0.1, 0))]
+            plans += [(0.1, replace(recipe, distil=0.8)) for _, recipe in plans[:2]] + [
+                (0.3, Recipe(epochs=60, lr=0.2, cutout=0, distil=0.8))
+            ]
         best: tuple[float, float, Recipe, FastTrainer, float] | None = None
         trainers: dict[tuple[float, bool], FastTrainer] = {}
         for dropout, plan in plans:
@@ -345,10 +348,10 @@ class Experiment:
         """Longer runs of the chosen recipe on all training pictures: one of at most half the time left, then as many seeds as fit."""
         _, dropout, recipe, trainer, per_epoch = best
         per_epoch *= len(self.images) / len(self.kept)
-        wanted = 2 if self.quick else int(min(self.given.basic_epochs, max(30, 0.5 * (self.left() - 80) / max(per_epoch, 1e-3))))
+        wanted = 2 if self.quick else int(min(self.given.basic_epochs, max(30, 0.5 * (self.left() - 50) / max(per_epoch, 1e-3))))
         recipe = replace(recipe, epochs=wanted)
         for seed in (0, 1, 2):
-            if seed and (self.quick or self.left() < per_epoch * wanted + 80):
+            if seed and (self.quick or self.left() < per_epoch * wanted + 50):
                 break
             outcome = trainer.run(recipe, seed, every=max(1, wanted // 20), score=lambda network: accuracy(network, self.test))
             row = {**self.row(recipe, seed, outcome), "dropout": dropout, **self.scores(trainer.scored(True))}
@@ -371,7 +374,7 @@ class Experiment:
             workers = 2 if self.quick else self.cores
             for amp in (False, True):
                 network = network_factory(name, {"num_classes": len(self.names)})()
-                found = plain_loop(network, self.images, self.labels, self.device, workers, 8, amp)
+                found = plain_loop(network, self.images, self.labels, self.device, workers, 15, amp)
                 part[f"plain_{'bf16' if amp else 'fp32'}"] = found
                 ratio = part["rate"]["images_per_s"] / found["images_per_s"] if "rate" in part else float("nan")
                 part[f"ratio_{'bf16' if amp else 'fp32'}"] = ratio
@@ -411,7 +414,7 @@ def main() -> None:
     parser.add_argument("--compile-mode", choices=("default", "max-autotune-no-cudagraphs"), default="default")
     parser.add_argument("--plateau-epochs", type=int, default=60)
     parser.add_argument("--basic-epochs", type=int, default=400)
-    parser.add_argument("--sprints", type=int, nargs="+", default=[8, 10, 13, 16, 20, 25, 30])
+    parser.add_argument("--sprints", type=int, nargs="+", default=[10, 13, 16, 20, 25, 30])
     parser.add_argument("--only", nargs="*", choices=("resnet", "basic", "plain"))
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
