@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,35 @@ settings.load_profile("jetlens")
 # Contended runtimes spin: one thread each, before any of them is imported.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
+
+REPORT = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "release.json"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record", action="store_true", help=f"write the outcome of every release test to {REPORT.name}")
+
+
+class ReleaseRecord:
+    """Keeps how each release test ended, with the counts it states, and writes them when the session ends."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, dict[str, object]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if "release" in report.keywords and (report.when == "call" or report.outcome != "passed"):
+            counts = dict(report.user_properties)
+            self.rows[report.nodeid] = {"outcome": report.outcome, "seconds": round(report.duration, 1), **counts}
+
+    def pytest_sessionfinish(self) -> None:
+        passed = sum(row["outcome"] == "passed" for row in self.rows.values())
+        content = {"passed": f"{passed}/{len(self.rows)}", "processor": platform.processor() or platform.machine(), "tests": self.rows}
+        REPORT.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--record"):
+        config.pluginmanager.register(ReleaseRecord())
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,9 @@ def test_naive_loader_fails_on_the_corpus(corpus: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("count", [1000, pytest.param(5000, marks=pytest.mark.release)])
-def test_mutants(corpus: Path, count: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mutants(corpus: Path, count: int, capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]) -> None:
     trial = try_all("jetlens", corpus, count, SEED)
+    record_property("an image or one clear error", f"{trial.of('image') + trial.errors}/{count}")
     with capsys.disabled():
         print(f"\nmutants, seed {SEED}: {trial.of('image')} images + {trial.errors} errors of {count}, slowest {trial.slowest_s:.2f} s")
     assert_only_images_and_errors(trial)

@@ -104,10 +104,14 @@ def spoiled(root: Path, count: int, bad: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("count", "bad"), [(200, 20), pytest.param(1000, 50, marks=pytest.mark.release)])
-def test_every_bad_picture_is_found_and_no_good_one(tmp_path: Path, count: int, bad: int) -> None:
+def test_every_bad_picture_is_found_and_no_good_one(
+    tmp_path: Path, count: int, bad: int, record_property: Callable[[str, object], None]
+) -> None:
     expected = spoiled(tmp_path, count, bad)
     report = check_dataset(tmp_path)
     found = {Path(problem.file).stem: problem.code for problem in report.problems}
+    record_property("bad pictures found", f"{len(found.keys() & expected.keys())}/{bad}")
+    record_property("false alarms", len(found.keys() - expected.keys()))
     assert len(report.problems) == len(found)
     assert found == expected
     assert (report.pictures, len(expected)) == (count, bad)
