@@ -21,7 +21,11 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("epoch = 3\n", "unknown key 'epoch'; known: epochs, name"), ("epochs = \n", "not valid TOML"), ('name = "x"\n', "epochs is needed")],
+    [
+        ("epoch = 3\n", r"s\.toml: 'epoch' \(did you mean 'epochs'\?\); known: epochs, name"),
+        ("epochs = \n", "not valid TOML"),
+        ('name = "x"\n', "epochs is needed"),
+    ],
 )
 def test_a_bad_file_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "s.toml"

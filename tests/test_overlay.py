@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jetlens import overlay
 from jetlens.ops.masks import voc_palette
-from jetlens.overlay import BOX_COLOURS, box_colour, colour_mask, draw, draw_hud, side_by_side
+from jetlens.overlay import BOX_COLOURS, box_colour, colour_mask, draw, draw_hud
 from jetlens.results import Classification, Detections, Segmentation
 
 SIZES = [(1, 1), (7, 9), (40, 30), (360, 640), (1080, 1920)]
@@ -160,14 +160,6 @@ def test_letters_beyond_ascii_are_drawn() -> None:
     for text in ("апельсин", "naranja ñ", "橙子", "\x00\n\t", "🍊", ""):
         detections = Detections(np.array([[50, 80, 90, 120]], np.float32), np.ones(1, np.float32), np.zeros(1, int), (240, 320), (text,))
         assert draw(image, detections).shape == image.shape
-
-
-def test_side_by_side() -> None:
-    left, right = photo((6, 4)), photo((6, 9))
-    out = np.empty((6, 13, 3), np.uint8)
-    assert side_by_side(left, right, out) is out
-    assert np.array_equal(out[:, :4], left)
-    assert np.array_equal(out[:, 4:], right)
 
 
 def test_no_frame_sized_array_is_made_where_out_is_given() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -248,7 +249,9 @@ def test_graph_that_takes_two_pictures_is_refused() -> None:
 
 
 @pytest.mark.parametrize("count", [300, pytest.param(5000, marks=pytest.mark.release)])
-def test_the_hash_is_checked_before_anything_parses_the_file(colors: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+def test_the_hash_is_checked_before_anything_parses_the_file(
+    colors: Path, monkeypatch: pytest.MonkeyPatch, count: int, record_property: Callable[[str, object], None]
+) -> None:
     """Every damaged file is refused by its hash. Negative control: with a sidecar written anew, many of them load and answer."""
     parsed = []
     monkeypatch.setattr(predictor_module, "read_graph", lambda content: parsed.append(content))
@@ -263,6 +266,7 @@ def test_the_hash_is_checked_before_anything_parses_the_file(colors: Path, monke
         with pytest.raises(SidecarError, match="another file"):
             load(colors)
     assert not parsed
+    record_property("damaged files refused before parsing", f"{len(mutants)}/{count}")
     monkeypatch.undo()
     answered = longest = 0
     for mutant in mutants[:60]:

@@ -101,3 +101,8 @@ def test_no_half_written_sidecar_is_left(tmp_path: Path) -> None:
     model.write_bytes(b"x")
     write_sidecar(model, SPEC)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.onnx", sidecar_path(model).name]
+
+
+def test_a_value_that_is_not_allowed_is_called_by_its_file() -> None:
+    with pytest.raises(SidecarError, match=r"^net\.onnx\.json: task is 'pose'"):
+        ModelSpec.from_json(changed(task="pose"), origin="net.onnx.json")

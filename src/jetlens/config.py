@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jetlens.errors import UsageError
+from jetlens.errors import UnknownNameError, UsageError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -30,7 +30,7 @@ def load_config(kind: type[C], file: Path | None, flags: Mapping[str, Any]) -> C
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(known))
     if unknown:
-        raise UsageError(f"{file}: unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}")
+        raise UnknownNameError(f"key in {file}:", unknown[0], known)
     values.update({key: value for key, value in flags.items() if value is not None})
     absent = [name for name, f in known.items() if name not in values and f.default is MISSING and f.default_factory is MISSING]
     if absent:

@@ -46,10 +46,18 @@ __all__ = [
     "VerificationError",
     "VideoError",
     "WeightsError",
+    "one_line",
 ]
 
 
 MOST_NAMES = 8
+_LONGEST = 285
+
+
+def one_line(message: str) -> str:
+    """A message as one line of at most 300 characters with the program's name before it; the middle of a longer one is left out, and what a terminal obeys escaped."""
+    line = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(message.split()))
+    return line if len(line) <= _LONGEST else f"{line[:130]} ... {line[-150:]}"
 
 
 class JetlensError(Exception):

@@ -16,7 +16,7 @@ from jetlens.ops.masks import voc_palette
 from jetlens.ops.opencv import cv2_if_there
 from jetlens.results import Classification, Detections, Prediction, Segmentation
 
-__all__ = ["BOX_COLOURS", "box_colour", "colour_mask", "draw", "draw_hud", "side_by_side"]
+__all__ = ["BOX_COLOURS", "box_colour", "colour_mask", "draw", "draw_hud"]
 
 Colour = tuple[int, int, int]
 Rows = tuple[tuple[Colour | None, str], ...]
@@ -107,11 +107,6 @@ def colour_mask(mask: NDArray[np.uint8], out: Image | None = None) -> Image:
     else:
         np.take(voc_palette(), mask, axis=0, out=out, mode="clip")
     return out
-
-
-def side_by_side(left: Image, right: Image, out: Image | None = None) -> Image:
-    """Two pictures of one height beside each other, written into ``out`` if given."""
-    return np.concatenate([left, right], axis=1, out=out)
 
 
 def box_colour(class_id: int) -> Colour:

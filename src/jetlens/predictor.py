@@ -156,7 +156,7 @@ def load(
     """
     path = model_path(model, weights)
     content, spec = read_model(path)
-    check_contract(read_graph(content), spec, path.name)
+    check_contract(read_graph(content, str(path)), spec, path.name)
     task: Task[Prediction] = TASKS.load(spec.task)(spec, options or TaskOptions())
     session, chosen = open_session(content, backend, SessionOptions(device, precision, threads))
     try:

@@ -172,6 +172,8 @@ class ModelSpec:
             for key in ("inputs", "outputs"):
                 raw[key] = tuple(_build(TensorSpec, row, origin) for row in raw.get(key, ()))
             return _build(cls, raw, origin)
+        except SidecarError as error:
+            raise error if str(error).startswith(origin) else SidecarError(f"{origin}: {error}") from None
         except (TypeError, ValueError) as error:
             raise SidecarError(f"{origin}: {error}; write it again with `jetlens adopt`") from None
 

@@ -100,3 +100,8 @@ def test_values_in_other_files_are_seen_wherever_they_hide(build) -> None:  # ty
     with pytest.raises(ModelError, match="one file"):
         facts.require_whole()
     read_graph(GOOD).require_whole()
+
+
+def test_a_damaged_file_is_called_by_its_name() -> None:
+    with pytest.raises(ModelError, match=r"^net\.onnx is not an ONNX model"):
+        read_graph(b"\x0e" * 9, "net.onnx")

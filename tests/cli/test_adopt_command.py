@@ -49,14 +49,14 @@ def test_one_command_makes_a_file_run(model, capsys):
 def test_every_flag_reaches_the_sidecar(model):
     flags = (
         "--mean 1,2,3 --std 4,5,6 --order bgr --resize letterbox --filter linear --pad 7 --anchor top-left --layout nchw --size 8x12 "
-        "--decoder probabilities --decoder-option output=logits --decoder-option note=[1,2] --label-offset 0 --confidence 0.3 --iou 0.4 --name net"
+        "--decoder probabilities --decoder-option output=logits --label-offset 0 --confidence 0.3 --iou 0.4 --name net"
     )
     assert adopt(model, "--task", "classification", "--labels", model.parent / "names.txt", *flags.split(), "--short-side", 9) == 0
     spec = read_model(model)[1]
     rule = spec.preprocess
     assert (rule.mean, rule.std, rule.channel_order, rule.resize, rule.filter) == ((1, 2, 3), (4, 5, 6), "bgr", "letterbox", "linear")
     assert (rule.pad_value, rule.anchor, rule.layout, rule.size_hw, rule.short_side) == (7, "top-left", "nchw", (8, 12), 9)
-    assert (spec.decoder, spec.decoder_options["note"], spec.label_offset) == ("probabilities", [1, 2], 0)
+    assert (spec.decoder, spec.decoder_options["output"], spec.label_offset) == ("probabilities", "logits", 0)
     assert (spec.confidence, spec.iou, spec.name, spec.labels) == (0.3, 0.4, "net", ("red", "green", "blue"))
 
 
@@ -82,6 +82,8 @@ def test_json_is_one_object(model, capsys):
         ("--order cmyk", 2, "rgb"),
         ("--filter cubic", 2, "antialias"),
         ("--decoder-option strides", 2, "KEY=VALUE"),
+        ("--decoder-option note=[1,2] --task classification", 2, "output"),
+        ("--decoder-option layout=nwhc --task classification", 2, "nchw"),
         ("--decoder nonsense --task classification", 2, "logits"),
         ("--labels imagenet", 1, "1000"),
         ("--labels missing.txt", 1, "missing.txt"),

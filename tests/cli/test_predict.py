@@ -390,3 +390,9 @@ def test_help() -> None:
     with pytest.raises(SystemExit) as ended:
         main(["predict", "--help"])
     assert ended.value.code == 0
+
+
+def test_repeat_is_refused_for_a_video(run: Run) -> None:
+    code, _, err = run("test://orange-line?frames=2", "--repeat", "3")
+    assert code == 2
+    assert "--repeat times single pictures" in err

@@ -43,6 +43,8 @@ def test_flags_go_over_the_file(tmp_path, capsys):
     (("--task", "detection", "--size", "big"), 2, "height x width"),
     (("--task", "detection", "--size", "50x50"), 1, "nearest is 64x64"),
     (("--task", "detection", "--config", "none.toml"), 2, "none.toml"),
+    (("--task", "classification", "--model", "small_det"), 2, "small_det is no network for classification"),
+    (("--task", "segmentation", "--model", "basic_cnn", "--size", "64x64"), 2, "basic_cnn is no network for segmentation"),
 ])  # fmt: skip
 def test_what_cannot_work_is_one_clear_line(words, code, what, capsys):
     found, out, err = run(capsys, *words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +142,21 @@ def test_json_lines_are_one_object_a_line() -> None:
     assert rows == [{"path": "a\nb\udcff", "n": 1}, {"n": 2}]
     with pytest.raises(ValueError):
         JsonLines(stream).write({"n": float("nan")})
+
+
+def test_a_fifo_is_told_without_waiting_for_its_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "camera.mp4")
+    assert not is_video(tmp_path / "camera.mp4")
+
+
+def test_an_empty_text_is_not_the_current_folder() -> None:
+    with pytest.raises(UsageError, match="input is empty"):
+        list_files("")
+
+
+def test_a_folder_of_folders_says_how_to_search_them(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"looked for \.jpg"):
+        list_files(str(tmp_path))
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(InputError, match=r"not searched; a pattern does: '.*/\*\*/\*\.jpg'"):
+        list_files(str(tmp_path))

@@ -172,6 +172,5 @@ def test_the_rate_is_frames_over_wall_time() -> None:
     _, stats = collect(range(10), lambda item: time.sleep(0.01) or item)
     assert stats.fps == pytest.approx(10 / stats.wall_s)
     assert stats.wall_s >= 0.1
-    assert stats.slowest == "step0"
     # Mean of 1 / interval would claim more than the frames that came out: what source 004's counter does.
     assert stats.stages["step0"].busy_s <= stats.wall_s

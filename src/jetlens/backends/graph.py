@@ -142,8 +142,8 @@ class _Walk:
         return name
 
 
-def read_graph(model: bytes) -> GraphFacts:
-    """Reads what an ONNX file declares; a few milliseconds for usual networks.
+def read_graph(model: bytes, name: str = "the file") -> GraphFacts:
+    """Reads what an ONNX file declares; a few milliseconds for usual networks. ``name`` is how messages call it.
 
     Raises:
         ModelError: the bytes are no ONNX model, or a damaged one.
@@ -151,7 +151,7 @@ def read_graph(model: bytes) -> GraphFacts:
     try:
         facts = _read(memoryview(model))
     except (ValueError, IndexError, TypeError, OverflowError) as error:
-        raise ModelError(f"the file is not an ONNX model or is damaged ({error}); export or copy it again") from None
+        raise ModelError(f"{name} is not an ONNX model or is damaged ({error}); export or copy it again") from None
     return facts
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from jetlens import __version__
-from jetlens.errors import JetlensError
+from jetlens.errors import JetlensError, one_line
 from jetlens.registry import Table
 
 __all__ = ["COMMANDS", "main"]
@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("jetlens.cli.data:command", "Check a dataset, look at one, or write images of the orange line."),
     "doctor": ("jetlens.cli.doctor:command", "Show what this machine can run and how to get what is missing."),
 }
+# Typer's errors of the command line, by a way that holds for every version: some bring click with them, some import it.
+_WrongUsage: type[Any] = typer.BadParameter.__mro__[1]
 _TARGETS = Table("command", {name: target for name, (target, _) in COMMANDS.items()})
 
 
@@ -36,13 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Pillow warns of damaged metadata, which no answer depends on.
     warnings.filterwarnings("ignore", module="PIL")
     try:
-        _app(given)(args=given)
+        raise SystemExit(_app(given)(args=given, prog_name="jetlens", standalone_mode=False) or 0)
+    except _WrongUsage as error:
+        _wrong_usage(error)
     except JetlensError as error:
         _fail(str(error), error.exit_code, error)
     except KeyboardInterrupt:
         _fail("interrupted", 130, None)
     except MemoryError as error:
         _fail("out of memory: give a smaller input or batch", 1, error)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), 1, error)
     except Exception as error:
         _fail(f"internal error, please report it: {type(error).__name__}: {error} (JETLENS_DEBUG=1 shows where)", 1, error)
 
@@ -75,9 +81,19 @@ def _unused() -> None:
     """Stands for a command that was not asked for, so that listing commands imports none."""
 
 
+def _wrong_usage(error: Any) -> None:
+    """One line for a wrong option or command; the help where no command was given."""
+    text = error.format_message()
+    path = error.ctx.command_path if error.ctx else "jetlens"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        if text:
+            print(text, file=sys.stderr)
+        raise SystemExit(2)
+    _fail(f"{text.rstrip('.')}; see {path} --help", 2, error)
+
+
 def _fail(message: str, code: int, error: BaseException | None) -> None:
     if error is not None and os.environ.get("JETLENS_DEBUG"):
         raise error
-    line = " ".join(message.split())
-    print(f"jetlens: {line}", file=sys.stderr)
+    print(f"jetlens: {one_line(message)}", file=sys.stderr)
     raise SystemExit(code)

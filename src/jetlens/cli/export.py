@@ -16,6 +16,7 @@ def command(
         str, typer.Argument(metavar="NAME|CHECKPOINT", help="A torchvision network, such as resnet18, or a trained checkpoint.")
     ],
     weights: Annotated[Path | None, typer.Option(help="A state_dict (.pth, .safetensors) in place of torchvision's own weights.")] = None,
+    network: Annotated[str | None, typer.Option(help="module:factory, for a checkpoint of a network of your own.")] = None,
     output: Annotated[Path | None, typer.Option(help="The file to write; NAME.onnx here if not given.")] = None,
     taps: Annotated[bool, typer.Option("--taps", help="Also write NAME.taps.onnx, which answers with the raw outputs besides.")] = False,
     untrained: Annotated[bool, typer.Option("--untrained", help="Export random weights: for measuring speed only.")] = False,
@@ -30,10 +31,10 @@ def command(
     from jetlens.export.trained import network_to_export
     from jetlens.export.verify import Verification
 
-    network, spec = network_to_export(model, weights, untrained=untrained)
+    built, spec = network_to_export(model, weights, untrained=untrained, own_network=network)
     target = output if output is not None else Path(f"{spec.name}.onnx")
     checks: list[Verification] = []
-    written = export_model(network, spec, target, taps=taps, opset=opset, allow_random=untrained, report=checks.append)
+    written = export_model(built, spec, target, taps=taps, opset=opset, allow_random=untrained, report=checks.append)
     check = checks[0]
     if as_json:
         figures = {"raw": check.raw, "box_px": check.box_px, "mask_agreement": check.mask_agreement, "images": check.images}

@@ -34,7 +34,7 @@ def command(
     content = path.read_bytes()
     if not content:
         raise ModelError(f"{path}: the model file is empty; export or copy it again")
-    graph = read_graph(content)
+    graph = read_graph(content, str(path))
     digest = hashlib.sha256(content).hexdigest()
     spec, problem = _sidecar(path, digest, graph)
     if as_json:

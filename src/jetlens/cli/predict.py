@@ -17,7 +17,7 @@ from rich.text import Text
 
 from jetlens import overlay
 from jetlens.cli.progress import StreamProgress
-from jetlens.errors import InputError, OutputError, UsageError
+from jetlens.errors import InputError, OutputError, UsageError, one_line
 from jetlens.frame import Frame, Image
 from jetlens.media import StreamInfo, open_sink
 from jetlens.media.images import write_image
@@ -59,6 +59,8 @@ def command(
     if first is not None and len(found) == 1:
         raise first
     _check_choices(device, precision)
+    if repeat > 1 and any(isinstance(entry, Input) and entry.kind == "stream" for entry in found):
+        raise UsageError("--repeat times single pictures; leave it away for a video, whose last line gives its average rate")
     with ExitStack() as stack:
         predictor = stack.enter_context(
             load(
@@ -124,7 +126,7 @@ class _Job:
         except InputError as error:
             if alone:
                 raise
-            print(f"jetlens: {_plain(str(error))}", file=sys.stderr)
+            print(f"jetlens: {one_line(str(error))}", file=sys.stderr)
             return error
         return None
 

@@ -134,3 +134,7 @@ def _find(dataset: str, given: Path | None, fetch: bool) -> Path:
     hint = "--data DIR, or --download to fetch it" if dataset == "cifar10" else "--data DIR"
     looked = " and ".join(str(place)[-80:] for place in places)
     raise DataError(f"{dataset}: not found in {looked} (looked for {layout.expects}); give {hint}")
+
+
+if __name__ == "__main__":
+    main()

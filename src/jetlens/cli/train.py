@@ -175,7 +175,7 @@ def _with_bar(settings: TrainConfig, console: Console) -> Path:
                 return
             if event.metrics:
                 shown = "{} {:.4f}  ".format(*next(iter(event.metrics.items())))
-            text = f"epoch {event.epoch + 1}  loss {event.loss:.4f}  {shown}{event.images_per_s:.0f} images/s"
+            text = f"epoch {min(event.epoch + 1, settings.epochs)}  loss {event.loss:.4f}  {shown}{event.images_per_s:.0f} images/s"
             progress.update(bar, completed=event.done, description=text, left=f"{event.left_s:.0f} s left")
             if event.metrics is not None:
                 console.print(_line(event), markup=False, highlight=False)

@@ -76,7 +76,7 @@ def adopt(
     target = _target(model, output)
     baked_path = target.with_name(f"{target.stem}.baked.onnx") if bake else None
     _check_free(model, [path for path in (target, baked_path) if path], force)
-    graph = read_graph(content)
+    graph = read_graph(content, str(model))
     with BACKENDS.load("onnxruntime").open(content, SessionOptions(device="cpu")) as session:
         spec, notes = describe(graph, session, options, target.stem)
         shown = probe_picture(spec.preprocess.size_hw) if picture is None else picture

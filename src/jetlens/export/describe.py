@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from jetlens.backends.base import Session
 from jetlens.backends.graph import GraphFacts
-from jetlens.errors import ModelError
+from jetlens.errors import ModelError, UnknownNameError, UsageError
 from jetlens.export.guess import Guess, guesses
 from jetlens.export.presets import PRESETS, Preset, preset
 from jetlens.frame import Image
@@ -28,6 +28,17 @@ _INTERCHANGEABLE = ({"logits", "probabilities"}, {"logits", "mask"})
 _USUAL_LABELS = {1000: "imagenet", 1001: "imagenet", 80: "coco80", 90: "coco91", 91: "coco91", 20: "voc", 21: "voc"}
 _BACKGROUNDS = ("background", "__background__", "unlabeled")
 _UNSURE = 0.5
+_READ_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("detections", "yolov5", "yolov8", "fastestdet", "probabilities"), ("output",)),
+    "yolox": ("output", "strides", "decoded"),
+    "yunet": ("strides",),
+    "nanodet": ("output", "scores", "boxes", "strides", "bins", "center"),
+    "ssd": ("boxes", "scores", "classes", "normalised", "corners", "activation"),
+    "mask": ("output",),
+    "logits": ("output", "layout", "threshold"),
+}
+"""What each decoder reads of its options."""
+_OPTION_VALUES = {"corners": ("xyxy", "yxyx", "cxcywh"), "activation": ("none", "softmax", "sigmoid"), "layout": ("nchw", "nhwc")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +117,7 @@ def describe(graph: GraphFacts, session: Session, options: AdoptOptions, name: s
     names = _given_labels(graph, options, notes)
     guess = _choose(guesses(answers, source.size_hw), answers, options, chosen, names)
     notes.append(f"found: {guess.task}, decoder {guess.decoder} ({guess.confidence:.0%} sure): {guess.why}")
+    _check_decoder_options(guess.decoder, options.decoder_options)
     family = chosen or preset(guess.preset)
     preprocess = _preprocess(source, options, family)
     if chosen is None:
@@ -128,6 +140,21 @@ def describe(graph: GraphFacts, session: Session, options: AdoptOptions, name: s
         weights={"adopted_from": name, "producer": graph.producer},
     )
     return spec, tuple(notes)
+
+
+def _check_decoder_options(decoder: str, given: Mapping[str, Any]) -> None:
+    """Refuses options that a decoder would not read, which are mistakes of spelling."""
+    for key, value in given.items():
+        if key not in _READ_OPTIONS.get(decoder, ()):
+            raise UnknownNameError(f"option of decoder {decoder}", key, _READ_OPTIONS.get(decoder, ()))
+        if value not in _OPTION_VALUES.get(key, (value,)):
+            raise UnknownNameError(f"value of the decoder option {key}", str(value), _OPTION_VALUES[key])
+        strides = isinstance(value, list) and all(type(stride) is int and stride > 0 for stride in value)
+        number = isinstance(value, (int, float)) and abs(value) < 1e9
+        if (key == "strides" and not strides) or (key in ("bins", "center", "threshold") and not number):
+            raise UsageError(
+                f"decoder option {key} is {str(value)[:40]}; give {'a list such as [8,16,32]' if key == 'strides' else 'a number'}"
+            )
 
 
 def probe_picture(size_hw: tuple[int, int]) -> Image:

@@ -166,12 +166,12 @@ def _activation(scores: NDArray[Any]) -> str:
 
 
 def _segmentation(answers: Arrays, size_hw: SizeHw) -> Iterator[Guess]:
+    # TensorFlow's DeepLab takes one pixel more than a multiple of its stride.
+    usual = "deeplab" if all(side % 16 == 1 for side in size_hw) else "torchvision-segmentation"
     for name, array in answers.items():
         integers = array.dtype.kind in "iu"
         if integers and (array.ndim == 3 or (array.ndim == 4 and 1 in (array.shape[1], array.shape[3]))):
-            yield Guess(
-                "segmentation", "mask", None, 0.95, f"{_shape(name, array)}: class ids", "torchvision-segmentation", {"output": name}
-            )
+            yield Guess("segmentation", "mask", None, 0.95, f"{_shape(name, array)}: class ids", usual, {"output": name})
         elif array.ndim == 4 and not integers:
             for layout, classes, map_hw in (("nchw", array.shape[1], array.shape[2:]), ("nhwc", array.shape[3], array.shape[1:3])):
                 # A class map keeps the picture's aspect ratio, to a pixel, and at least a 32nd of its size.
@@ -179,7 +179,7 @@ def _segmentation(answers: Arrays, size_hw: SizeHw) -> Iterator[Guess]:
                 if min(map_hw) > 1 and skew <= max(size_hw) and map_hw[0] * 32 >= size_hw[0]:
                     options = {"output": name, **({"layout": layout} if layout == "nhwc" else {})}
                     sure = 0.9 if map_hw == size_hw else 0.6
-                    yield Guess("segmentation", "logits", classes, sure, _shape(name, array), "torchvision-segmentation", options)
+                    yield Guess("segmentation", "logits", classes, sure, _shape(name, array), usual, options)
 
 
 def _classification(answers: Arrays, size_hw: SizeHw) -> Iterator[Guess]:
@@ -190,8 +190,10 @@ def _classification(answers: Arrays, size_hw: SizeHw) -> Iterator[Guess]:
         sure = 0.9 if len(answers) == 1 else 0.5
         classes = max(array.shape[1:])
         small = {28: "mnist", 32: "cifar10"}.get(size_hw[0]) if classes == 10 else None
+        # Caffe keeps the picture's two axes through the softmax.
+        usual = "caffe-classifier" if array.ndim == 4 and decoder == "probabilities" else "torchvision-classifier"
         why = f"{_shape(name, array)}: {'scores within 0 to 1' if decoder == 'probabilities' else 'scores beyond 0 to 1'}"
-        yield Guess("classification", decoder, classes, sure, why, small or "torchvision-classifier", {"output": name})
+        yield Guess("classification", decoder, classes, sure, why, small or usual, {"output": name})
 
 
 _RULES: tuple[Callable[[Arrays, SizeHw], Iterator[Guess]], ...] = (

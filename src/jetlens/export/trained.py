@@ -29,13 +29,16 @@ _WEIGHTS_ONLY = "holds weights without their network; name it: jetlens export NA
 _OTHERS = {".onnx": "is ONNX already; describe it with jetlens adopt", **dict.fromkeys((".pth", ".pt", ".th", ".ckpt"), _WEIGHTS_ONLY)}
 
 
-def network_to_export(model: str, weights: Path | None = None, *, untrained: bool = False) -> tuple[nn.Module, ModelSpec]:
+def network_to_export(
+    model: str, weights: Path | None = None, *, untrained: bool = False, own_network: str | None = None
+) -> tuple[nn.Module, ModelSpec]:
     """The PyTorch network that a name or a checkpoint stands for, and the spec of its export.
 
     Args:
         model: a checkpoint's path, a name of ZOO or, with ``untrained``, a name of MODELS.
         weights: a state_dict for a network of the zoo.
         untrained: take random weights.
+        own_network: ``module:factory`` of a checkpoint of the user's own network, as the user typed it: a checkpoint alone runs no code.
 
     Raises:
         UnknownNameError: it is neither.
@@ -45,6 +48,8 @@ def network_to_export(model: str, weights: Path | None = None, *, untrained: boo
     path = Path(model)
     if untrained and weights is not None:
         raise UsageError("--untrained and --weights contradict each other; give one of them")
+    if own_network is not None and path.suffix != ".safetensors":
+        raise UsageError(f"--network goes with a checkpoint of `jetlens train`; {model!r} is none")
     if model in ZOO and not path.is_file():
         return zoo_network(model, weights, pretrained=not untrained)
     if weights is not None:
@@ -58,7 +63,7 @@ def network_to_export(model: str, weights: Path | None = None, *, untrained: boo
     if path.suffix in _OTHERS:
         raise UsageError(f"{model} {_OTHERS[path.suffix]}")
     if path.suffix == ".safetensors" or path.exists():
-        return _from_checkpoint(path)
+        return _from_checkpoint(path, own_network)
     raise UnknownNameError("network or checkpoint", model, [*MODELS, *ZOO])
 
 
@@ -69,7 +74,7 @@ def _untrained(name: str) -> tuple[nn.Module, ModelSpec]:
     return build(name, **arguments), ModelSpec(name, task, names, PreprocessSpec(size_hw), "")
 
 
-def _from_checkpoint(path: Path) -> tuple[nn.Module, ModelSpec]:
+def _from_checkpoint(path: Path, own_network: str | None) -> tuple[nn.Module, ModelSpec]:
     tensors, meta = load_checkpoint(path)
     try:
         name, task, names = str(meta["model"]), meta["task"], tuple(map(str, meta["labels"]))
@@ -77,7 +82,8 @@ def _from_checkpoint(path: Path) -> tuple[nn.Module, ModelSpec]:
         preprocess = _preprocess(meta["preprocess"])
         if task not in get_args(TaskName):
             raise ValueError(f"task {task!r}")
-        network = build(name, **arguments)
+        _agreed(path, name, own_network)
+        network = build(name, own_code=own_network is not None, **arguments)
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: the checkpoint's description is incomplete or wrong ({str(error)[:100]}); train anew") from None
     load_into(network, tensors, str(path))
@@ -91,6 +97,14 @@ def _from_checkpoint(path: Path) -> tuple[nn.Module, ModelSpec]:
         accuracy=dict(meta.get("accuracy") or {}),
     )
     return network, spec
+
+
+def _agreed(path: Path, name: str, own_network: str | None) -> None:
+    """Refuses another network than the checkpoint's, and one of the user's own that the user did not name."""
+    if own_network is not None and own_network != name:
+        raise UsageError(f"{path} holds {name[:60]!r}, not {own_network[:60]!r}; give --network only with the name of the checkpoint's own")
+    if own_network is None and ":" in name:
+        raise UsageError(f"{path} holds a network of your own; its code runs only where you name it: --network {name[:60]}")
 
 
 def _preprocess(raw: Mapping[str, Any]) -> PreprocessSpec:

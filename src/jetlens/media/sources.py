@@ -33,6 +33,8 @@ def scheme_of(text: str) -> str:
 def is_video(path: Path) -> bool:
     """Whether a file is to be read as a video: by its first bytes, or by its suffix where they tell nothing."""
     try:
+        if not path.is_file():  # opening a FIFO waits for its writer
+            return False
         with open(path, "rb") as file:
             head = file.read(1024)
     except OSError:
@@ -49,12 +51,21 @@ def list_files(text: str) -> list[Path]:
 
     Raises:
         InputError: there is none.
+        UsageError: the text is empty.
     """
+    if not text:
+        raise UsageError("an input is empty; give a file, a folder or a pattern ('.' is the current folder)")
     path = Path(text)
     if path.is_dir():
         found = [entry for entry in path.iterdir() if entry.suffix.lower() in _FOLDER_SUFFIXES and entry.is_file()]
         if not found:
-            raise InputError(f"{text}: the folder holds no image and no video; looked for {', '.join(sorted(_FOLDER_SUFFIXES))}")
+            deeper = any(entry.is_dir() for entry in path.iterdir())
+            hint = (
+                f"folders inside it are not searched; a pattern does: '{path}/**/*.jpg'"
+                if deeper
+                else "looked for .jpg, .png, .mp4 and others"
+            )
+            raise InputError(f"{text}: the folder holds no image and no video; {hint}")
         return sorted(found, key=_natural)
     if path.exists() or not glob.has_magic(text):
         return [path]

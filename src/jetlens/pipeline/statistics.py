@@ -43,8 +43,3 @@ class StreamStats:
     def fps(self) -> float:
         """Average rate: frames over wall time, decoding, drawing and encoding included."""
         return self.frames / self.wall_s if self.wall_s > 0 else 0.0
-
-    @property
-    def slowest(self) -> str:
-        """The name of the stage that was busy longest."""
-        return max(self.stages, key=lambda name: self.stages[name].busy_s, default="")

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from jetlens.errors import UsageError
 from jetlens.models import build
 from jetlens.train.config import Progress, TrainConfig, complete, preprocess_of
 from jetlens.train.datasets import fit_size, open_data
@@ -80,7 +82,24 @@ def _rehearse(config: TrainConfig) -> None:
         return  # a user's own code may not know the meta device
     recipe: Recipe = RECIPES.load(config.task)(len(config.class_weights or (0, 0)), config)
     with torch.device("meta"), torch.no_grad():
-        build(str(config.model), **{**recipe.model_arguments(), **config.model_arguments})(torch.empty(2, 3, *config.size_hw))
+        network = build(str(config.model), **{**recipe.model_arguments(), **config.model_arguments})
+        answer = network(torch.empty(2, 3, *config.size_hw))
+    _check_answer(config, answer)
+
+
+def _check_answer(config: TrainConfig, answer: Any) -> None:
+    """Refuses a network of another task before anything is read.
+
+    Raises:
+        UsageError: what it answers to two pictures does not fit the task.
+    """
+    wanted = {"classification": 2, "segmentation": 4}.get(config.task)
+    found = answer.ndim if isinstance(answer, torch.Tensor) else None
+    if found != wanted:
+        shape = {"classification": "one score a class", "segmentation": "one score a class and pixel"}.get(config.task, "scores and boxes")
+        raise UsageError(
+            f"--model {str(config.model)[:60]} is no network for {config.task}, which wants {shape}; give another --model or --task"
+        )
 
 
 def evaluate_samples(network: nn.Module, config: TrainConfig, samples: Samples, labels: tuple[str, ...]) -> dict[str, float]:

@@ -35,21 +35,22 @@ def draw_range(rates: Sequence[float], losses: Sequence[float], suggested: float
 
 
 def write_tables(score: Score, labels: tuple[str, ...], network: nn.Module, size_hw: tuple[int, int], folder: Path) -> None:
-    """``classes.json``: precision, recall, F1 and IoU of each class; ``architecture.txt``: layers, shapes, parameters, MACs."""
+    """``classes.json``: precision, recall, F1 and IoU, or average precision, of each class; ``architecture.txt``: layers, shapes, parameters, MACs."""
     models = require("jetlens.models.summary", extra="train")
-    if score.matrix is not None:
-        write_atomic(folder / "classes.json", json.dumps(list(score.matrix.rows(labels)), indent=1, ensure_ascii=False).encode())
+    rows = score.classes if score.classes or score.matrix is None else list(score.matrix.rows(labels))
+    if rows:
+        write_atomic(folder / "classes.json", json.dumps(rows, indent=1, ensure_ascii=False).encode())
     write_atomic(folder / "architecture.txt", (models.summary_table(models.summary(network, (3, *size_hw))) + "\n").encode())
 
 
 def draw_end(score: Score, labels: tuple[str, ...], network: nn.Module, picture: Tensor, size_hw: tuple[int, int], folder: Path) -> None:
-    """Confusion matrix, classes, worst mistakes, architecture and feature maps, each a PNG file."""
+    """Confusion matrix, classes, worst predictions, architecture and feature maps, each a PNG file."""
     plots = require("jetlens.plots", extra="report")
     if score.matrix is not None:
         plots.plot_confusion(score.matrix.counts, labels, folder / "confusion.png")
         plots.plot_class_scores(score.matrix.counts, labels, folder / "classes.png")
     if score.worst:
-        rows = [plots.WorstRow(row.image, labels[row.true], labels[row.predicted], row.confidence, row.name) for row in score.worst]
+        rows = [plots.WorstRow(row.image, row.true, row.predicted, row.figure, row.name) for row in score.worst]
         plots.plot_worst(rows, folder / "worst.png")
     rows = require("jetlens.models.summary", extra="train").summary(network, (3, *size_hw))
     plots.plot_architecture(rows, folder / "architecture.png")

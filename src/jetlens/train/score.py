@@ -24,28 +24,17 @@ from jetlens.tasks import TASKS
 from jetlens.tasks.base import TaskOptions
 from jetlens.train.feed import normaliser
 from jetlens.train.losses import IGNORE
+from jetlens.train.worst import Mistake, Worst
 
-__all__ = ["Mistake", "Score", "final_score"]
+__all__ = ["Score", "final_score"]
 
 BEST = 300
 """As many (anchor, class) pairs as a deployed detector keeps."""
 LOWEST = 0.01
 """Confidence from which boxes count for mAP."""
 TOP = 5
-SHOWN = 24
 Answers: TypeAlias = "Iterator[tuple[Any, Image, Sample]]"
 DECODERS: dict[str, str] = {"classification": "logits", "detection": "detections", "segmentation": "mask"}
-
-
-@dataclass(frozen=True, slots=True)
-class Mistake:
-    """A picture, its true class, and the class and confidence that were predicted."""
-
-    image: Image
-    true: int
-    predicted: int
-    confidence: float
-    name: str
 
 
 @dataclass(slots=True)
@@ -56,12 +45,14 @@ class Score:
         figures: by the names of ``jetlens evaluate``; empty where they cannot be had.
         count: pictures that were scored.
         matrix: true and predicted classes, of pictures or of pixels; None for detection.
-        worst: of a classifier the most certain mistakes, worst first.
+        classes: a row a class, as ``jetlens evaluate`` has them.
+        worst: the pictures on which the network did worst, worst first.
     """
 
     figures: dict[str, float] = field(default_factory=dict)
     count: int = 0
     matrix: ConfusionMatrix | None = None
+    classes: list[dict[str, Any]] = field(default_factory=list)
     worst: list[Mistake] = field(default_factory=list)
 
 
@@ -72,42 +63,49 @@ def final_score(
     if task == "detection" and not installed("faster_coco_eval"):
         return Score()
     spec = ModelSpec("trained", task, labels, replace(preprocess, baked=True), DECODERS[task])
-    answers = _answers(network, spec, _readable(samples), device)
-    score = _SCORERS[task](answers, len(labels))
-    score.worst = sorted(score.worst, key=lambda row: -row.confidence)[:SHOWN]
+    worst = Worst(labels)
+    score = _SCORERS[task](_seen(_answers(network, spec, _readable(samples), device), worst), labels)
+    if score.matrix is not None:
+        score.classes = list(score.matrix.rows(labels))
+    score.worst = worst.rows
     return score
 
 
-def _boxes(answers: Answers, classes: int) -> Score:
+def _seen(answers: Answers, worst: Worst) -> Answers:
+    for prediction, image, sample in answers:
+        worst.add(prediction, image, sample.truth, sample.name)
+        yield prediction, image, sample
+
+
+def _boxes(answers: Answers, labels: tuple[str, ...]) -> Score:
     predictions, truths = [], []
     for prediction, _, sample in answers:
         assert isinstance(sample.truth, Detections)
         predictions.append(prediction)
         truths.append(sample.truth)
     accuracy = mean_average_precision(predictions, truths)
-    return Score({"map50": accuracy.map50, "map50_95": accuracy.map50_95}, len(truths))
+    rows: list[dict[str, Any]] = [
+        {"class_id": i, "label": labels[i], "ap50": ap50, "ap50_95": accuracy.ap50_95[i], "boxes": accuracy.boxes[i]}
+        for i, ap50 in accuracy.ap50.items()
+    ]
+    return Score({"map50": accuracy.map50, "map50_95": accuracy.map50_95}, len(truths), classes=rows)
 
 
-def _pictures(answers: Answers, classes: int) -> Score:
-    ranked, truth, matrix, worst = [], [], ConfusionMatrix(classes), []
-    for prediction, image, sample in answers:
-        true, best = int(sample.truth), int(prediction.class_id[0])  # type: ignore[arg-type]
+def _pictures(answers: Answers, labels: tuple[str, ...]) -> Score:
+    ranked, truth, matrix = [], [], ConfusionMatrix(len(labels))
+    for prediction, _, sample in answers:
         ranked.append(prediction.class_id)
-        truth.append(true)
-        if best != true:
-            worst.append(Mistake(image, true, best, float(prediction.confidence[0]), sample.name))
-            if len(worst) > 8 * SHOWN:  # keep few of the pictures in memory
-                worst = sorted(worst, key=lambda row: -row.confidence)[:SHOWN]
+        truth.append(int(sample.truth))  # type: ignore[arg-type]
     known = np.array(truth)
     matrix.add(known, np.stack(ranked)[:, 0])
     figures = {"top1": accuracy_top_k(np.stack(ranked), known), "macro_f1": matrix.macro_f1}
-    if classes > TOP:
+    if len(labels) > TOP:
         figures["top5"] = accuracy_top_k(np.stack(ranked), known, TOP)
-    return Score(figures, len(truth), matrix, worst)
+    return Score(figures, len(truth), matrix)
 
 
-def _pixels(answers: Answers, classes: int) -> Score:
-    matrix, count = ConfusionMatrix(max(2, classes), ignore=IGNORE), 0
+def _pixels(answers: Answers, labels: tuple[str, ...]) -> Score:
+    matrix, count = ConfusionMatrix(max(2, len(labels)), ignore=IGNORE), 0
     for prediction, _, sample in answers:
         matrix.add(np.asarray(sample.truth), prediction.mask)
         count += 1
@@ -116,7 +114,11 @@ def _pixels(answers: Answers, classes: int) -> Score:
     return Score({"miou": matrix.mean_iou, "miou_foreground": foreground, "pixel_accuracy": matrix.accuracy}, count, matrix)
 
 
-_SCORERS: dict[str, Callable[[Answers, int], Score]] = {"classification": _pictures, "detection": _boxes, "segmentation": _pixels}
+_SCORERS: dict[str, Callable[[Answers, tuple[str, ...]], Score]] = {
+    "classification": _pictures,
+    "detection": _boxes,
+    "segmentation": _pixels,
+}
 
 
 def _readable(samples: Iterable[Sample]) -> Iterator[tuple[Image, Sample]]:

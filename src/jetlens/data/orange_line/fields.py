@@ -13,10 +13,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Float", "Ints", "SphereField", "grain", "plane_tile", "random_stream", "sphere_fields", "step"]
+__all__ = ["Float", "SphereField", "grain", "plane_tile", "random_stream", "sphere_fields", "step"]
 
 Float = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 CHANNELS = 8
 """Channels of a sphere field: bump x y z, pore, low, tint, rough, web."""
