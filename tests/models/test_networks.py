@@ -1,5 +1,7 @@
 """The networks: parameters, shapes, sizes, and the decoder of the detector."""
 
+import copy
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -118,3 +120,26 @@ def test_wrong_names_are_explained():
         build("smal_det")
     with pytest.raises(UsageError, match=r"'width'; it takes num_classes, in_channels, dropout"):
         build("basic_cnn", width=3)
+
+
+def test_small_det_answers_alike_in_training_and_in_use():
+    """The levels of the pyramid differ in scale: statistics kept for all of them together, the naive way, are no level's own."""
+    torch.manual_seed(0)
+    network = build("small_det", size_hw=(96, 96), channels=[4, 8, 8, 8, 8], neck=8)
+    with torch.no_grad():
+        for scale, lateral in zip((0.2, 1.0, 8.0), network.laterals, strict=True):
+            lateral[1].weight.fill_(scale)
+        x = torch.randn(8, 3, 96, 96)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None
+        trained = network.train()(x)[1]
+        used = network.eval()(x)[1]
+        naive = copy.deepcopy(network)
+        for tower in (naive.class_tower, naive.box_tower):
+            for name in ("running_mean", "running_var"):
+                together = torch.stack([getattr(norm, name) for norm in tower.norms]).mean(dim=0)
+                for norm in tower.norms:
+                    getattr(norm, name).copy_(together)
+        wrong = naive(x)[1]
+    assert (wrong - trained).abs().mean() > 5 * (used - trained).abs().mean()

@@ -19,6 +19,23 @@ STRIDES = (8, 16, 32)
 PRIOR = 0.01
 
 
+class Tower(nn.Module):
+    """A convolution that all levels share, with a normalisation for each.
+
+    In training, batch norm sees one level at a time; statistics kept for all levels together would be no level's own when they are used.
+    """
+
+    def __init__(self, channels: int, style: Style) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList(style.normalise(channels) for _ in STRIDES)
+        self.activate = style.activate()
+
+    def forward(self, x: Tensor, level: int) -> Tensor:
+        answer: Tensor = self.activate(self.norms[level](self.mix(x)))
+        return answer
+
+
 class SmallDetector(nn.Module):
     """Residual backbone, a top-down pyramid over strides 8, 16 and 32, and one decoupled head that the levels share.
 
@@ -46,8 +63,8 @@ class SmallDetector(nn.Module):
         self.stage16 = nn.Sequential(ConvBlock(c8, c16, stride=2, style=style), Bottleneck(c16, style=style), Bottleneck(c16, style=style))
         self.stage32 = nn.Sequential(ConvBlock(c16, c32, stride=2, style=style), Bottleneck(c32, style=style), Bottleneck(c32, style=style))
         self.laterals = nn.ModuleList(ConvBlock(c, neck, 1, style=style) for c in (c8, c16, c32))
-        self.class_tower = ConvBlock(neck, neck, style=style)
-        self.box_tower = ConvBlock(neck, neck, style=style)
+        self.class_tower = Tower(neck, style)
+        self.box_tower = Tower(neck, style)
         self.class_output = nn.Conv2d(neck, num_classes, 1)
         self.box_output = nn.Conv2d(neck, 4, 1)
         nn.init.constant_(_bias(self.class_output), -math.log((1 - PRIOR) / PRIOR))
@@ -65,8 +82,8 @@ class SmallDetector(nn.Module):
         p16 = self.laterals[1](f16) + F.interpolate(p32, scale_factor=2.0, mode="nearest")
         p8 = self.laterals[0](f8) + F.interpolate(p16, scale_factor=2.0, mode="nearest")
         levels = (p8, p16, p32)
-        logits = torch.cat([self.class_output(self.class_tower(p)).flatten(2) for p in levels], dim=2)
-        boxes = torch.cat([self.box_output(self.box_tower(p)).flatten(2) for p in levels], dim=2)
+        logits = torch.cat([self.class_output(self.class_tower(p, level)).flatten(2) for level, p in enumerate(levels)], dim=2)
+        boxes = torch.cat([self.box_output(self.box_tower(p, level)).flatten(2) for level, p in enumerate(levels)], dim=2)
         return logits.transpose(1, 2), boxes.transpose(1, 2)
 
     def decode(self, logits: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
