@@ -13,6 +13,7 @@ from torch import nn
 
 from jetlens.errors import UsageError
 from jetlens.models import build
+from jetlens.spec import PreprocessSpec
 from jetlens.train.config import Progress, TrainConfig, complete, preprocess_of
 from jetlens.train.datasets import fit_size, open_data
 from jetlens.train.feed import Resident, normaliser
@@ -102,12 +103,14 @@ def _check_answer(config: TrainConfig, answer: Any) -> None:
         )
 
 
-def evaluate_samples(network: nn.Module, config: TrainConfig, samples: Samples, labels: tuple[str, ...]) -> dict[str, float]:
-    """The validation figures of a trained network on other samples, in fp32."""
+def evaluate_samples(
+    network: nn.Module, config: TrainConfig, samples: Samples, labels: tuple[str, ...], spec: PreprocessSpec | None = None
+) -> dict[str, float]:
+    """The validation figures of a trained network on other samples, in fp32; ``spec`` holds the mean and std that it was trained with."""
     config = complete(config)
     device = choose_device(config.device)
     recipe: Recipe = RECIPES.load(config.task)(len(labels), config)
-    feed, normalise = Resident(samples, device), normaliser(preprocess_of(config), device, config.channels_last)
+    feed, normalise = Resident(samples, device), normaliser(spec or preprocess_of(config), device, config.channels_last)
     indices = torch.split(torch.arange(len(samples)), config.batch_size or 16)
     with torch.inference_mode():
         batches = ((normalise(batch[0]), batch[1]) for batch in feed.batches(indices, None) if batch is not None)
