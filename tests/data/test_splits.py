@@ -52,5 +52,19 @@ def test_the_fraction_is_kept(tmp_path: Path) -> None:
 
 def test_own_parts_are_kept(tmp_path: Path) -> None:
     for part, each in (("train", 5), ("valid", 3), ("test", 2)):
-        tiny_sets.image_folder(tmp_path / part, ("a", "b"), each=each)
+        tiny_sets.image_folder(tmp_path / part, ("a", "b"), each=each, first=1000 * each)
     assert [len(open_dataset(tmp_path, split=split)) for split in ("train", "val", "test", "all")] == [10, 6, 4, 20]  # type: ignore[arg-type]
+
+
+def test_what_is_in_both_own_parts_is_left_to_validation(tmp_path: Path) -> None:
+    for part, each in (("train", 5), ("val", 3)):
+        tiny_sets.image_folder(tmp_path / part, ("a", "b"), each=each, first=1000 * each)
+    for name in ("a", "b"):
+        doubled = next((tmp_path / "val" / name).iterdir())
+        shutil.copy(doubled, tmp_path / "train" / name / "again.png")
+    # The negative control: the folders themselves share two pictures.
+    folders = [{file.read_bytes() for file in (tmp_path / part).rglob("*.png")} for part in ("train", "val")]
+    assert len(folders[0] & folders[1]) == 2
+    train, val = open_dataset(tmp_path, split="train"), open_dataset(tmp_path, split="val")
+    assert (len(train), len(val)) == (10, 6)
+    assert not _content(train) & _content(val)

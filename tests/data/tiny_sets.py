@@ -36,10 +36,10 @@ def save_mask(path: Path, mask: NDArray[np.uint8]) -> Path:
     return path
 
 
-def image_folder(root: Path, classes: tuple[str, ...] = ("cat", "dog"), each: int = 4) -> Path:
+def image_folder(root: Path, classes: tuple[str, ...] = ("cat", "dog"), each: int = 4, first: int = 0) -> Path:
     for number, name in enumerate(classes):
         for k in range(each):
-            save(root / name / f"{k}.png", picture(100 * number + k))
+            save(root / name / f"{k}.png", picture(first + 100 * number + k))
     return root
 
 

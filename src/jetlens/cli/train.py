@@ -124,6 +124,9 @@ def _first() -> bool:
 
 
 def _train(settings: TrainConfig) -> None:
+    kept = settings.output / f"{settings.run_name}.safetensors"
+    if kept.exists() and not settings.resume:
+        raise UsageError(f"{kept} is there from an earlier run; go on with --resume, or give another --output or --name")
     console = Console(stderr=True)
     if _first():
         what = f"{settings.samples} pictures of {settings.data}" if settings.data == "orange-line" else settings.data

@@ -112,13 +112,19 @@ def detect_layout(root: Path, task: TaskName | None = None) -> Layout:
 
 
 def parts_of(listed: Listed, val_fraction: float = 0.1) -> dict[str, NDArray[np.int64]]:
-    """The indices of train, val and test: the dataset's own parts, and ``val`` drawn from ``train`` where it has none."""
+    """The indices of train, val and test: the dataset's own parts, and ``val`` drawn from ``train`` where it has none.
+
+    What ``val`` holds too is left out of ``train``.
+    """
     own = {part: np.flatnonzero([p == part for p in listed.parts]) for part in ("train", "val", "test", "")}
     train = np.sort(np.concatenate([own["train"], own[""]]))
     val = own["val"]
     if not len(val):
         held = _held_out(listed, train.tolist(), val_fraction)
         train, val = train[~held], train[held]
+    else:
+        # A picture on both sides would flatter the validation: training gives it up.
+        train = train[~_doubled(listed, train.tolist(), val.tolist())]
     return {"train": train, "val": val, "test": own["test"]}
 
 
@@ -129,6 +135,30 @@ def _held_out(listed: Listed, indices: Sequence[int], fraction: float) -> NDArra
     if len(place) > 1 and not held.any():
         held = place == place.min()
     return held
+
+
+def _doubled(listed: Listed, indices: Sequence[int], others: Sequence[int]) -> NDArray[np.bool_]:
+    """Of each picture whether it is among the others too; only those of one length are read."""
+    lengths: dict[int, list[int]] = {}
+    for other in others:
+        lengths.setdefault(_length(listed.content(other)), []).append(other)
+    # Hashed once a length: many pictures may share one, as all of CIFAR-10 do.
+    places: dict[int, set[float]] = {}
+    doubled = np.zeros(len(indices), np.bool_)
+    for row, index in enumerate(indices):
+        length = _length(listed.content(index))
+        if length in lengths:
+            if length not in places:
+                places[length] = {_place(listed.content(other)) for other in lengths[length]}
+            doubled[row] = _place(listed.content(index)) in places[length]
+    return doubled
+
+
+def _length(content: Path | bytes) -> int:
+    try:
+        return content.stat().st_size if isinstance(content, Path) else len(content)
+    except OSError:
+        return -1
 
 
 def _place(content: Path | bytes) -> float:
