@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Time says nothing on a machine that others use too.
-settings.register_profile("jetlens", deadline=None)
+# Time says nothing on a machine that others use too; CI draws the same examples every time, so that what it says depends on the change alone.
+settings.register_profile("jetlens", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("jetlens")
 
 # Contended runtimes spin: one thread each, before any of them is imported.

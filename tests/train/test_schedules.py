@@ -75,7 +75,7 @@ def test_plateau_drops_as_torch_does():
 def test_focal_with_gamma_0_is_cross_entropy(seed, weighted, smoothing, pixels):
     torch.manual_seed(seed)
     shape = (3, 5, 4, 4) if pixels else (6, 5)
-    logits, target = torch.randn(shape) * 4, torch.randint(0, 5, (shape[0], *shape[2:]))
+    logits, target = torch.randn(shape, dtype=torch.float64) * 4, torch.randint(0, 5, (shape[0], *shape[2:]))
     if pixels:
         target[0, 0] = 255
     weights = [0.5, 1, 2, 1, 3] if weighted else None
