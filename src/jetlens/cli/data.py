@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
+from jetlens.cli import flags
 from jetlens.data import LAYOUTS, Dataset, compute_mean_std, open_dataset
 from jetlens.data.base import Listed, MeanStd
 from jetlens.data.check import Report, check_dataset
@@ -86,7 +87,7 @@ def info(
         if layout != "cifar10":
             raise UsageError("--download goes with --layout cifar10; other datasets are fetched by their own means")
         download_cifar10(Path(source))
-    dataset = open_dataset(source, _task(task), _split(split), layout=layout)
+    dataset = open_dataset(source, _task(task), flags.split(split), layout=layout)
     known = dataset.mean_std()
     facts = {
         "source": source,
@@ -138,7 +139,7 @@ def orange_line(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Write images of the orange line with their exact truth: masks, boxes with track ids, grades."""
-    size_hw = _size_hw(size)
+    size_hw = flags.size_hw(size)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
         bar = progress.add_task("images", total=count)
@@ -159,24 +160,11 @@ def orange_line(
     typer.echo(f"{written.folder}: {written.images} images of {size_hw[1]}x{size_hw[0]}, {written.fruits} fruits ({grades})")
 
 
-def _size_hw(text: str) -> tuple[int, int]:
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise UsageError(f"--size {text!r}: give height x width in pixels, such as 360x640")
-    return int(height), int(width)
-
-
 def _task(text: str | None) -> TaskName | None:
     tasks: dict[str, TaskName] = {"classification": "classification", "detection": "detection", "segmentation": "segmentation"}
     if text is not None and text not in tasks:
         raise UsageError(f"--task {text!r}; allowed: {', '.join(tasks)}")
     return tasks[text] if text is not None else None
-
-
-def _split(text: str) -> Any:
-    if text not in ("train", "val", "test", "all"):
-        raise UsageError(f"--split {text!r}; allowed: train, val, test, all")
-    return text
 
 
 def _printable(text: str) -> str:

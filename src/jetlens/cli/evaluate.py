@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from jetlens.backends.choice import backend_names
+from jetlens.cli import flags
 from jetlens.data import LAYOUTS
 from jetlens.data.opening import ORANGE_LINE
-from jetlens.errors import UsageError
 from jetlens.evaluate import Evaluation, dataset, evaluate
 from jetlens.predictor import Predictor, load, model_path
 from jetlens.spec import write_sidecar
@@ -49,13 +49,13 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure the accuracy of a model on labelled data: top-1, mAP or mIoU, with the number of pictures."""
-    size_hw = None if size is None else _size_hw(size)
+    size_hw = None if size is None else flags.size_hw(size)
     # Average precision looks at the whole curve, so boxes of low confidence must be seen.
     options = TaskOptions(confidence=_SEEN_CONFIDENCE)
     with load(
-        model, backend, _device(device), precision=_precision(precision), threads=threads, options=options, weights=weights
+        model, backend, flags.device(device), precision=flags.precision(precision), threads=threads, options=options, weights=weights
     ) as predictor:
-        samples = dataset(data, predictor.spec, count, size_hw, layout=layout, split=_split(split))
+        samples = dataset(data, predictor.spec, count, size_hw, layout=layout, split=None if split is None else flags.split(split))
         about = getattr(samples, "origin", data)
         console = Console(stderr=True)
         with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
@@ -109,28 +109,3 @@ def _show(predictor: Predictor, data: str, result: Evaluation) -> None:
 def _cell(value: Any) -> str:
     text = f"{value:.4f}" if isinstance(value, float) else str(value)
     return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def _size_hw(text: str) -> tuple[int, int]:
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise UsageError(f"--size {text!r}: give height x width in pixels, such as 360x640")
-    return int(height), int(width)
-
-
-def _split(text: str | None) -> Any:
-    if text not in (None, "train", "val", "test", "all"):
-        raise UsageError(f"--split {text!r}; allowed: train, val, test, all")
-    return text
-
-
-def _device(text: str) -> Any:
-    if text not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device {text!r}; allowed: auto, cpu, cuda")
-    return text
-
-
-def _precision(text: str | None) -> Any:
-    if text not in (None, "fp32", "bf16"):
-        raise UsageError(f"--precision {text!r}; allowed: fp32, bf16")
-    return text

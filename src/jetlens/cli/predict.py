@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any, Literal, TextIO, cast, get_args
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jetlens import overlay
+from jetlens.cli import flags
 from jetlens.cli.progress import StreamProgress
 from jetlens.errors import InputError, OutputError, UsageError, one_line
 from jetlens.frame import Frame, Image
@@ -33,8 +34,6 @@ __all__ = ["command"]
 DEFAULT_MODEL = "orange-detect"
 DEFAULT_FOLDER = Path("predictions")
 _MOST_ROWS = 30
-_Device = Literal["auto", "cpu", "cuda"]
-_Precision = Literal["fp32", "bf16"]
 
 
 def command(
@@ -58,7 +57,7 @@ def command(
     first = next((entry for entry in found if isinstance(entry, InputError)), None)
     if first is not None and len(found) == 1:
         raise first
-    _check_choices(device, precision)
+    on, arithmetic = flags.device(device), flags.precision(precision)
     if repeat > 1 and any(isinstance(entry, Input) and entry.kind == "stream" for entry in found):
         raise UsageError("--repeat times single pictures; leave it away for a video, whose last line gives its average rate")
     with ExitStack() as stack:
@@ -66,8 +65,8 @@ def command(
             load(
                 model,
                 backend,
-                cast(_Device, device),
-                precision=cast("_Precision | None", precision),
+                on,
+                precision=arithmetic,
                 threads=threads,
                 options=TaskOptions(confidence, iou, top),
                 weights=weights,
@@ -78,13 +77,6 @@ def command(
         failures = [error for entry in found if (error := job.run(entry, alone=len(found) == 1)) is not None]
     if failures:
         raise InputError(f"{len(failures)} of {len(found)} inputs could not be used or were incomplete, named above; the others are done")
-
-
-def _check_choices(device: str, precision: str | None) -> None:
-    if device not in get_args(_Device):
-        raise UsageError(f"--device is {device!r}; allowed: {', '.join(get_args(_Device))}")
-    if precision not in (None, *get_args(_Precision)):
-        raise UsageError(f"--precision is {precision!r}; allowed: {', '.join(get_args(_Precision))}")
 
 
 def _names(found: Sequence[Input | InputError], output: Path | None, as_json: bool) -> OutputNames | None:

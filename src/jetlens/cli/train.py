@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from jetlens.cli import flags as from_flags
 from jetlens.config import load_config
 from jetlens.errors import GateError, UsageError
 from jetlens.registry import resolve
@@ -104,7 +105,7 @@ def command(
     style = {key: given[key] for key in ("norm", "activation", "pool") if given[key] is not None}
     flags |= {
         "compile": compile_,
-        "size_hw": None if size is None else _size_hw(size),
+        "size_hw": None if size is None else from_flags.size_hw(size, "64x64"),
         "model_arguments": style or None,
         "class_weights": None if class_weights is None else _numbers(class_weights),
         "command": shlex.join(["jetlens", *sys.argv[1:]]),
@@ -191,10 +192,3 @@ def _numbers(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"--class-weights {text!r}: give one number a class with commas between, such as 1,2,1") from None
-
-
-def _size_hw(text: str) -> tuple[int, int]:
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise UsageError(f"--size {text!r}: give height x width in pixels, such as 64x64")
-    return int(height), int(width)
