@@ -15,9 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from jetlens.backends.base import RunFacts, Session, SessionOptions
+from jetlens.backends.base import Precision, RunFacts, Session, SessionOptions
 from jetlens.backends.choice import open_session
 from jetlens.backends.graph import GraphFacts, read_graph
+from jetlens.engines.options import BuildOptions
 from jetlens.errors import ModelError, SidecarError, UnknownNameError, UsageError
 from jetlens.frame import Frame, Image
 from jetlens.imagefile import load_image
@@ -27,7 +28,7 @@ from jetlens.spec import METADATA_KEY, ModelSpec, TensorSpec, read_model
 from jetlens.tasks import TASKS
 from jetlens.tasks.base import Arrays, Batch, Task, TaskOptions
 
-__all__ = ["Predictor", "Timings", "check_contract", "load", "model_names", "model_path", "shipped_names"]
+__all__ = ["Predictor", "Timings", "check_contract", "load", "model_names", "model_path", "precision_path", "shipped_names"]
 
 _SHIPPED = Path(__file__).parent / "assets" / "models"
 _CHECKPOINT = "is a checkpoint and no deployable graph; export it first: jetlens export {path}"
@@ -78,6 +79,7 @@ class Predictor:
         tensor = session.inputs[0]
         self._input = tensor.name
         self._fixed_batch = tensor.shape[0] if isinstance(tensor.shape[0], int) else None
+        self._largest_batch = session.facts.largest_batch
         self._buffer: NDArray[Any] = np.empty((0, *_picture_shape(self.spec)), _input_type(self.spec))
 
     def __call__(self, image: Image | str | Path) -> Prediction:
@@ -107,10 +109,10 @@ class Predictor:
         """Runs the graph on a batch; one whose batch axis is fixed runs in pieces, the last one filled up."""
         count = len(batch.placements)
         array = batch.array[:count]
-        size = self._fixed_batch
-        if size is None or size == count:
+        size = self._fixed_batch or self._largest_batch or count
+        if size == count or (self._fixed_batch is None and count < size):
             return self.session.run({self._input: array})
-        pieces = [self.session.run({self._input: _filled(array[i : i + size], size)}) for i in range(0, count, size)]
+        pieces = [self.session.run({self._input: self._piece(array[i : i + size], size)}) for i in range(0, count, size)]
         return {name: np.concatenate([piece[name] for piece in pieces])[:count] for name in pieces[0]}
 
     def stream(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Prediction]]:
@@ -131,6 +133,9 @@ class Predictor:
     def __repr__(self) -> str:
         return f"Predictor({self.spec.name!r}, {self.spec.task}, {self.facts.backend}, {self.facts.precision})"
 
+    def _piece(self, array: NDArray[Any], size: int) -> NDArray[Any]:
+        return array if self._fixed_batch is None else _filled(array, size)
+
     def _preprocess(self, images: Sequence[Image]) -> Batch:
         if len(self._buffer) < len(images):
             self._buffer = np.empty((len(images), *self._buffer.shape[1:]), self._buffer.dtype)
@@ -142,28 +147,52 @@ def load(
     backend: str = "auto",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     *,
-    precision: Literal["fp32", "bf16"] | None = None,
+    precision: Precision | None = None,
     threads: int | None = None,
     options: TaskOptions | None = None,
     weights: Path | None = None,
+    lanes: int = 1,
+    build: BuildOptions | None = None,
 ) -> Predictor:
     """Opens a model, a file or a name, on a runtime.
+
+    Args:
+        precision: fp32 and bf16 are arithmetic that the runtime is asked for; for fp16 and int8, which are graphs of their own, the file
+            ``NAME.fp16.onnx`` or ``NAME.int8.onnx`` beside the model is opened.
+        lanes: runs that may be in flight at once.
+        build: how TensorRT builds its engine.
 
     Raises:
         UnknownNameError: nothing has that name.
         ModelError: the file is missing, damaged or not what its sidecar says; its hash is checked before anything parses it.
         BackendError: the runtime, device or precision cannot be had here.
     """
-    path = model_path(model, weights)
+    path = precision_path(model_path(model, weights), precision)
     content, spec = read_model(path)
     check_contract(read_graph(content, str(path)), spec, path.name)
     task: Task[Prediction] = TASKS.load(spec.task)(spec, options or TaskOptions())
-    session, chosen = open_session(content, backend, SessionOptions(device, precision, threads))
+    session, chosen = open_session(content, backend, SessionOptions(device, precision, threads, lanes, build=build or BuildOptions()))
     try:
         return Predictor(task, session, chosen=chosen)
     except BaseException:
         session.close()
         raise
+
+
+def precision_path(path: Path, precision: Precision | None) -> Path:
+    """The file whose graph asks for a precision: the model itself, or the fp16 or int8 file beside it.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if precision not in ("fp16", "int8") or read_graph(path.read_bytes(), str(path)).precision == precision:
+        return path
+    beside = path.with_name(f"{path.stem}.{precision}.onnx")
+    if not beside.is_file():
+        raise ModelError(
+            f"{path.name} is no {precision} graph and {beside.name} is not beside it; make it: jetlens export {path} --precision {precision}"
+        )
+    return beside
 
 
 def shipped_names() -> list[str]:

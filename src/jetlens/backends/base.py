@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
+from jetlens.engines.options import BuildOptions
 from jetlens.spec import TensorSpec
 
-__all__ = ["Backend", "RunFacts", "Session", "SessionOptions"]
+__all__ = ["Backend", "Device", "DeviceTimings", "Lane", "Pending", "Precision", "RunFacts", "Session", "SessionOptions"]
 
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 S = TypeVar("S", bound="Session")
 
 
@@ -23,13 +25,19 @@ class SessionOptions:
 
     Attributes:
         device: ``auto`` takes a GPU if the runtime has one; ``cuda`` fails where there is none.
-        precision: None takes the runtime's own default for the graph; ``fp32`` or ``bf16`` ask for that arithmetic.
+        precision: None takes the runtime's own default for the graph; a name asks for that arithmetic, and another fails.
         threads: threads inside one run, None for the runtime's own choice.
+        lanes: how many runs may be in flight at once; runtimes on the CPU answer at once, however many.
+        timed: measure copies and computing of each run on the device, where the runtime can.
+        build: how TensorRT builds its engine.
     """
 
     device: Device = "auto"
-    precision: Literal["fp32", "bf16"] | None = None
+    precision: Precision | None = None
     threads: int | None = None
+    lanes: int = 1
+    timed: bool = False
+    build: BuildOptions = field(default_factory=BuildOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,8 @@ class RunFacts:
         provider: execution provider or plug-in, such as ``CPUExecutionProvider`` or ``CPU``.
         device: the name of the processor it runs on.
         precision: arithmetic in force: fp32, fp16, bf16 or int8.
+        largest_batch: most pictures in one run where the batch axis is dynamic; None for any number.
+        notes: what the user should know of how it came to run, such as an engine that was built for it; short lines.
     """
 
     backend: str
@@ -49,6 +59,58 @@ class RunFacts:
     provider: str
     device: str
     precision: str
+    largest_batch: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTimings:
+    """Time on the device of one run, in milliseconds, between events on its stream."""
+
+    copy_in_ms: float
+    compute_ms: float
+    copy_out_ms: float
+
+
+class Lane(Protocol):
+    """Input arrays lent to write into: page-locked where the runtime copies to a device.
+
+    Attributes:
+        inputs: by name, each for as many pictures as were asked for.
+    """
+
+    inputs: Mapping[str, NDArray[Any]]
+
+    def release(self) -> None:
+        """Gives the lane back without a run; ``submit`` does so itself once the answer was taken."""
+        ...
+
+
+class Pending(Protocol):
+    """A run in flight.
+
+    Attributes:
+        timings: on the device, after the run has ended and if the session was opened with ``timed``; otherwise None.
+    """
+
+    @property
+    def timings(self) -> DeviceTimings | None: ...
+
+    def done(self) -> bool:
+        """Whether the answer is there; never waits."""
+        ...
+
+    def result(self) -> dict[str, NDArray[Any]]:
+        """Waits for the outputs and copies them; the caller owns them, and the lane is free again."""
+        ...
+
+    def view(self) -> Mapping[str, NDArray[Any]]:
+        """Waits for the outputs and lends them without a copy; valid until ``release``."""
+        ...
+
+    def release(self) -> None:
+        """Frees the lane; twice is allowed."""
+        ...
 
 
 class Session(Protocol):
@@ -60,6 +122,22 @@ class Session(Protocol):
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Runs once and returns every output; the caller owns the arrays."""
+        ...
+
+    def lane(self, batch: int = 1) -> Lane:
+        """Lends input arrays for ``batch`` pictures.
+
+        Raises:
+            BackendError: all lanes are in flight or lent; take a result first, or open the session with more.
+        """
+        ...
+
+    def submit(self, inputs: Mapping[str, NDArray[Any]] | Lane) -> Pending:
+        """Starts a run on arrays, which are copied, or on a lane that was filled; has read its inputs when it returns.
+
+        Raises:
+            BackendError: the inputs do not fit, or all lanes are in flight.
+        """
         ...
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from jetlens.backends.base import RunFacts, SessionOptions
 from jetlens.backends.checks import check_feed, check_precision, reason
 from jetlens.backends.graph import read_graph
+from jetlens.backends.immediate import ImmediateLanes
 from jetlens.device import cpu_model, gpu_name
 from jetlens.errors import BackendError, ModelError
 from jetlens.registry import installed, require
@@ -66,7 +67,7 @@ class OnnxRuntime:
         return OnnxRuntimeSession(session, RunFacts("onnxruntime", str(ort.__version__), provider, device, precision))
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(ImmediateLanes):
     """A model loaded in ONNX Runtime; several threads may call ``run`` at once."""
 
     def __init__(self, session: Any, facts: RunFacts) -> None:

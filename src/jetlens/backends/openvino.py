@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from jetlens.backends.base import RunFacts, SessionOptions
 from jetlens.backends.checks import check_feed, check_precision, reason
 from jetlens.backends.graph import GraphFacts, read_graph
+from jetlens.backends.immediate import ImmediateLanes
 from jetlens.errors import BackendError, ModelError
 from jetlens.registry import installed, require
 from jetlens.spec import TensorSpec
@@ -82,7 +83,7 @@ class OpenVino:
         return OpenVinoSession(compiled, graph, RunFacts("openvino", _version(ov), provider, device, precision))
 
 
-class OpenVinoSession:
+class OpenVinoSession(ImmediateLanes):
     """A model compiled by OpenVINO; one thread at a time may call ``run``."""
 
     def __init__(self, compiled: Any, graph: GraphFacts, facts: RunFacts) -> None:

@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from jetlens.atomic import write_atomic
-from jetlens.backends.base import RunFacts
+from jetlens.backends.base import Precision, RunFacts
 
 __all__ = ["Case", "Measurement", "write_records"]
 
@@ -22,7 +22,7 @@ class Case:
 
     model: str
     backend: str
-    precision: Literal["fp32", "bf16"] | None = None
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jetlens.bench.deviation import deviation
 from jetlens.bench.records import Case, Measurement
+from jetlens.deviation import deviation
 from jetlens.errors import JetlensError
 from jetlens.frame import Image
 from jetlens.predictor import Predictor, load

@@ -42,7 +42,7 @@ def command(
     size: Annotated[str | None, typer.Option("--size", help="Height x width of the orange line's pictures, 360x640 if not given.")] = None,
     backend: Annotated[str, typer.Option("--backend", help=f"One of {', '.join(backend_names())}.")] = "auto",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str | None, typer.Option("--precision", help="fp32 or bf16; the runtime's own if not given.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16, fp16 or int8; the model's own if not given.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads inside one run.")] = None,
     weights: Annotated[Path | None, typer.Option("--weights", help="A weights file for a torchvision network's name.")] = None,
     record: Annotated[bool, typer.Option("--record", help="Write the scores into the model's sidecar.")] = False,

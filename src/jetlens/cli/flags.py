@@ -10,7 +10,7 @@ from jetlens.errors import UsageError
 __all__ = ["Device", "Precision", "device", "precision", "size_hw", "split"]
 
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 
 def size_hw(text: str, example: str = "360x640") -> tuple[int, int]:

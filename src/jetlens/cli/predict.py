@@ -50,7 +50,7 @@ def command(
     weights: Annotated[Path | None, typer.Option("--weights", help="A weights file for a torchvision network's name.")] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Predict each picture so often and print every time.")] = 1,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads inside one run of the model.")] = None,
-    precision: Annotated[str | None, typer.Option("--precision", help="fp32 or bf16; the runtime's own if not given.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16, fp16 or int8; the model's own if not given.")] = None,
 ) -> None:
     """Run a model on images and videos: prints what it sees and writes pictures and videos with it drawn in."""
     found = list(expand(inputs))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jetlens import __version__
 from jetlens.errors import ModelError, UnknownNameError
 from jetlens.export.onnx import export_model
+from jetlens.folders import cache_folder
 from jetlens.labels import labels
 from jetlens.models.weights import download, fill, read_weights
 from jetlens.registry import require
@@ -20,7 +20,7 @@ from jetlens.spec import ModelSpec, PreprocessSpec, TaskName, read_model
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ZOO", "ZooRow", "cache_folder", "ensure", "zoo_network"]
+__all__ = ["ZOO", "ZooRow", "ensure", "zoo_network"]
 
 RECIPE = 2
 """Counts changes in how named networks are exported: what an older one left in the cache is not used."""
@@ -63,15 +63,6 @@ ZOO: Mapping[str, ZooRow] = {
 """Name to row; the names are torchvision's."""
 
 
-def cache_folder() -> Path:
-    """Where exported networks are kept: ``$JETLENS_CACHE/models``, else ``models`` in the user's cache folder."""
-    chosen = os.environ.get("JETLENS_CACHE")
-    if chosen:
-        return Path(chosen) / "models"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "jetlens" / "models"
-
-
 def ensure(name: str, weights: Path | None = None) -> Path:
     """The deployable graph of a named network, exported on its first use.
 
@@ -85,7 +76,7 @@ def ensure(name: str, weights: Path | None = None) -> Path:
     row = _row(name)
     origin = hashlib.sha256(weights.read_bytes()).hexdigest() if weights is not None and weights.is_file() else row.weights
     key = hashlib.sha256(f"{RECIPE} {__version__} {name} {origin}".encode()).hexdigest()[:16]
-    path = cache_folder() / f"{name}-{key}.onnx"
+    path = cache_folder("models") / f"{name}-{key}.onnx"
     if path.is_file():
         try:
             read_model(path)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from jetlens.backends.base import RunFacts, SessionOptions
 from jetlens.backends.checks import check_feed, check_precision
 from jetlens.backends.graph import GraphFacts, read_graph
+from jetlens.backends.immediate import ImmediateLanes
 from jetlens.device import cpu_model
 from jetlens.errors import BackendError, ModelError
 from jetlens.registry import installed, require
@@ -63,7 +64,7 @@ class PyTorch:
         return PyTorchSession(torch, program, facts, device, options.threads)
 
 
-class PyTorchSession:
+class PyTorchSession(ImmediateLanes):
     """A compiled graph on one device."""
 
     def __init__(self, torch: Any, program: Program, graph: GraphFacts, device: TorchDevice, threads: int | None) -> None:

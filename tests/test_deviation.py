@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jetlens.bench.deviation import deviation
+from jetlens.deviation import deviation
 from jetlens.errors import ModelError
 
 BOXES = np.array([[[10, 10, 50, 60, 0.9, 0], [100, 20, 160, 90, 0.8, 1], [0, 0, 5, 5, 0.1, 0]]], np.float32)

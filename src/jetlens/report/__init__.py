@@ -1,0 +1,1 @@
+"""Reports: measured records as a page to read; nothing is measured here."""
