@@ -20,7 +20,7 @@ from jetlens.backends import choice
 from jetlens.backends.base import RunFacts, SessionOptions
 from jetlens.errors import BackendError, JetlensError, ModelError, SidecarError, UnknownNameError, UsageError
 from jetlens.frame import Frame
-from jetlens.predictor import Predictor, load, model_path
+from jetlens.predictor import Predictor, load, model_path, precision_path
 from jetlens.spec import ModelSpec, PreprocessSpec, TensorSpec, sidecar_path
 from jetlens.tasks.classification import ClassificationTask
 from tiny_graphs import BLUE, GREEN, RED, SIZE_HW, color_graph, color_spec, write_pair
@@ -32,10 +32,10 @@ COLORS = ["red", "green", "blue"]
 class SpySession:
     """A session that keeps what it was fed and answers the mean of each row's channels."""
 
-    def __init__(self, batch: int | str = "N") -> None:
+    def __init__(self, batch: int | str = "N", largest_batch: int | None = None) -> None:
         self.inputs = (TensorSpec("images", "uint8", (batch, *SIZE_HW, 3)),)
         self.outputs = (TensorSpec("logits", "float32", (batch, 3)),)
-        self.facts = RunFacts("spy", "1", "none", "none", "fp32")
+        self.facts = RunFacts("spy", "1", "none", "none", "fp32", largest_batch)
         self.fed: list[np.ndarray] = []
         self.closed = False
 
@@ -53,8 +53,8 @@ class SpySession:
         self.close()
 
 
-def _spied(batch: int | str = "N") -> tuple[Predictor, SpySession]:
-    session = SpySession(batch)
+def _spied(batch: int | str = "N", largest_batch: int | None = None) -> tuple[Predictor, SpySession]:
+    session = SpySession(batch, largest_batch)
     return Predictor(ClassificationTask(color_spec()), session), session
 
 
@@ -133,6 +133,24 @@ def test_batches_answer_as_single_pictures(tmp_path: Path, backend: str) -> None
             np.testing.assert_allclose(one.confidence, two.confidence, rtol=1e-5)
             np.testing.assert_array_equal(two.confidence, three.confidence)
             assert one.size_hw == two.size_hw
+
+
+@pytest.mark.parametrize(("count", "fed"), [(2, [2]), (4, [4]), (9, [4, 4, 1])])
+def test_no_run_is_larger_than_the_session_takes(count: int, fed: list[int]) -> None:
+    predictor, session = _spied(largest_batch=4)
+    order = [index % 3 for index in range(count)]
+    answers = predictor.batch([PICTURES[index] for index in order])
+    assert [answer.label for answer in answers] == [COLORS[index] for index in order]  # type: ignore[attr-defined]
+    assert [len(array) for array in session.fed] == fed
+
+
+def test_a_precision_opens_the_graph_that_has_it(tmp_path: Path) -> None:
+    model = write_pair(tmp_path, color_graph())
+    assert precision_path(model, None) == precision_path(model, "bf16") == model
+    with pytest.raises(ModelError, match=r"colors\.fp16\.onnx is not beside it; make it: jetlens export .*--precision fp16"):
+        precision_path(model, "fp16")
+    (tmp_path / "colors.fp16.onnx").write_bytes(b"made")
+    assert precision_path(model, "fp16") == tmp_path / "colors.fp16.onnx"
 
 
 def test_one_buffer_serves_every_call() -> None:

@@ -16,8 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jetlens import overlay
+from jetlens.backends.choice import backend_names
 from jetlens.cli import flags
 from jetlens.cli.progress import StreamProgress
+from jetlens.engines.options import BuildOptions
 from jetlens.errors import InputError, OutputError, UsageError, one_line
 from jetlens.frame import Frame, Image
 from jetlens.media import StreamInfo, open_sink
@@ -39,7 +41,7 @@ _MOST_ROWS = 30
 def command(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Image, folder, pattern, image URL, video, test://orange-line")],
     model: Annotated[str, typer.Option("--model", help="An .onnx file or a model's name.")] = DEFAULT_MODEL,
-    backend: Annotated[str, typer.Option("--backend", help="auto, onnxruntime, openvino or pytorch.")] = "auto",
+    backend: Annotated[str, typer.Option("--backend", help=f"One of {', '.join(backend_names())}.")] = "auto",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     output: Annotated[Path | None, typer.Option("--output", help="Folder for overlays; 'predictions', and with --json none.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a picture or frame.")] = False,
@@ -51,6 +53,7 @@ def command(
     repeat: Annotated[int, typer.Option(min=1, help="Predict each picture so often and print every time.")] = 1,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads inside one run of the model.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16, fp16 or int8; the model's own if not given.")] = None,
+    no_save: Annotated[bool, typer.Option("--no-save", help="With TensorRT: build the engine in memory and keep no file of it.")] = False,
 ) -> None:
     """Run a model on images and videos: prints what it sees and writes pictures and videos with it drawn in."""
     found = list(expand(inputs))
@@ -70,6 +73,7 @@ def command(
                 threads=threads,
                 options=TaskOptions(confidence, iou, top),
                 weights=weights,
+                build=BuildOptions(save=not no_save),
             )
         )
         job = _Job(predictor, _names(found, output, as_json), alpha, repeat, JsonLines(sys.stdout) if as_json else None)
