@@ -11,7 +11,7 @@ from jetlens.errors import OutputError
 __all__ = ["write_atomic"]
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Writes a file that at every moment is the old one or the new one, whole, also after a crash or a power cut.
 
     Raises:
@@ -25,7 +25,7 @@ def write_atomic(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(scratch, 0o644)
+        os.chmod(scratch, mode)
         os.replace(scratch, path)
         _sync_folder(path.parent)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""jetlens adopt: flags to the sidecar of an ONNX file made elsewhere."""
+"""jetlens adopt: flags to the sidecar of an ONNX file or a TensorRT engine made elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ __all__ = ["command"]
 
 
 def command(
-    model: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="The model to describe.", show_default=False)],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="The model to describe: .onnx, or a TensorRT engine (.plan, .engine, .trt).", show_default=False
+        ),
+    ],
     task: Annotated[str | None, typer.Option(help="classification, detection or segmentation.")] = None,
     labels: Annotated[
         str | None, typer.Option(help="A file with one name a line, or imagenet, coco80, coco91, voc, cityscapes, cifar10.")
@@ -43,10 +48,11 @@ def command(
     output: Annotated[Path | None, typer.Option(help="Copy the model to this file and write the sidecar beside it.")] = None,
     bake: Annotated[bool, typer.Option("--bake", help="Also write NAME.baked.onnx, which takes uint8 pixels.")] = False,
     try_image: Annotated[Path | None, typer.Option("--try", metavar="IMAGE", help="Show the model's answer to this picture.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Vouch for a TensorRT engine: it is code that runs when it is loaded.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a sidecar that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Describe an ONNX file made elsewhere, so that every command can run it.
+    """Describe an ONNX file or a TensorRT engine made elsewhere, so that every command can run it.
 
     What no flag says is taken from the preset, then from the graph; what neither tells is assumed and printed.
     """
@@ -77,7 +83,7 @@ def command(
         decoder_options=_decoder_options(decoder_option or []),
     )
     picture = None if try_image is None else load_image(try_image)
-    result = adopt(model, options, output=output, bake=bake, force=force, picture=picture)
+    result = adopt(model, options, output=output, bake=bake, force=force, picture=picture, trust=trust)
     _print(result, as_json, try_image)
 
 
@@ -135,13 +141,16 @@ def _print(result: Any, as_json: bool, tried: Path | None) -> None:
             "classes": len(result.spec.labels),
             "notes": list(result.notes),
             "baked": None if result.baked is None else str(result.baked),
+            "tried": result.tried,
             "trial": answer,
         }
         typer.echo(json.dumps(record, ensure_ascii=False))
         return
     for note in result.notes:
         typer.echo(note)
-    if answer is None:
+    if not result.tried:
+        typer.echo("not tried on any picture: it cannot be opened here")
+    elif answer is None:
         typer.echo("tried on a synthetic picture: every answer is finite; --try PHOTO shows whether it is sensible")
     else:
         typer.echo(f"tried on {tried}:")

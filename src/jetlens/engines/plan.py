@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jetlens.spec import TensorSpec
 
-__all__ = ["Engine", "Manifest", "PlanFacts", "SUFFIXES"]
+__all__ = ["Engine", "Manifest", "PlanFacts", "SUFFIXES", "facts_from_dict", "facts_to_dict"]
 
 SUFFIXES = (".plan", ".engine", ".trt")
 """What a plan's file name may end in; the content is the same."""
@@ -47,6 +47,7 @@ class Manifest:
         sha256: of the plan's bytes.
         origin: ``built`` here, or ``trusted``: the user's own plan, adopted by its hash.
         created: time of the build, ISO 8601 with its zone.
+        plan_bytes: size of the plan.
     """
 
     key: Mapping[str, str]
@@ -55,6 +56,7 @@ class Manifest:
     name: str
     created: str
     origin: Literal["built", "trusted"] = "built"
+    plan_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +74,17 @@ class Engine:
     path: Path | None = None
     reused: bool = False
     why: str = ""
+
+
+def facts_to_dict(facts: PlanFacts) -> dict[str, Any]:
+    """The facts as values that JSON knows."""
+    return asdict(replace(facts, layers=dict(facts.layers)))
+
+
+def facts_from_dict(raw: Mapping[str, Any]) -> PlanFacts:
+    """The facts out of what ``facts_to_dict`` gave; KeyError, TypeError or ValueError where that is not what it is."""
+    tensors = {
+        side: tuple(TensorSpec(str(row["name"]), str(row["dtype"]), tuple(row["shape"])) for row in raw[side])
+        for side in ("inputs", "outputs")
+    }
+    return PlanFacts(**{**raw, **tensors, "notes": tuple(raw["notes"])})

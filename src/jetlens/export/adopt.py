@@ -1,4 +1,4 @@
-"""Adoption: an ONNX file made elsewhere gets the sidecar that says how to feed and to read it, after it has answered a picture."""
+"""Adoption: a model made elsewhere gets the sidecar that says how to feed and to read it, after it has answered a picture."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from jetlens.atomic import write_atomic
 from jetlens.backends import BACKENDS
 from jetlens.backends.base import Session, SessionOptions
 from jetlens.backends.graph import read_graph
+from jetlens.engines.plan import SUFFIXES
 from jetlens.errors import ModelError, OutputError, UsageError, VerificationError
 from jetlens.export.bake import INPUT_NAME, bake_preprocessing
 from jetlens.export.describe import AdoptOptions, describe, probe_picture
+from jetlens.export.plans import describe_plan, describe_unread, require_trust, trusted_session
 from jetlens.frame import Image
 from jetlens.registry import require
 from jetlens.results import Prediction
@@ -40,6 +42,7 @@ class Adoption:
         trial: the answer to the picture that was given to try, or None.
         baked: the file with the preprocessing inside, or None.
         baked_deviation: largest difference between the answers of the two files, as a part of the largest answer.
+        tried: it has answered a picture; false for a plan that cannot be opened here.
     """
 
     path: Path
@@ -48,6 +51,7 @@ class Adoption:
     trial: Prediction | None = None
     baked: Path | None = None
     baked_deviation: float = 0.0
+    tried: bool = True
 
 
 def adopt(
@@ -58,22 +62,33 @@ def adopt(
     bake: bool = False,
     force: bool = False,
     picture: Image | None = None,
+    trust: bool = False,
 ) -> Adoption:
-    """Writes the sidecar of an ONNX file; nothing is written before the graph has answered a picture without fault.
+    """Writes the sidecar of an ONNX file or a TensorRT plan; nothing is written before it has answered a picture without fault.
 
     Args:
         output: copy the model to this file or folder and write the sidecar there.
         bake: also write ``NAME.baked.onnx``, which takes uint8 RGB pixels and answers as the original does.
         force: replace files that are there.
         picture: uint8 RGB [height, width, 3] to try the model on; without it a synthetic one serves.
+        trust: the user vouches for a plan, which is executable code.
 
     Raises:
+        UsageError: a plan is not vouched for, or what the options say does not go together.
         ModelError: the graph cannot be run, or is not what the options say.
         VerificationError: the baked graph answers differently.
         OutputError: a file is in the way, or the folder cannot be written.
     """
     content = _content(model)
     target = _target(model, output)
+    if model.suffix.lower() in SUFFIXES:
+        require_trust(model, trust)
+        if bake:
+            raise UsageError(f"{model} is a TensorRT engine, into which nothing can be baked; leave --bake away")
+        _check_free(model, [target], force)
+        return _adopt_plan(model, content, target, options, picture)
+    if trust:
+        raise UsageError(f"{model} is no TensorRT engine and needs no trust; leave --trust away")
     baked_path = target.with_name(f"{target.stem}.baked.onnx") if bake else None
     _check_free(model, [path for path in (target, baked_path) if path], force)
     graph = read_graph(content, str(model))
@@ -91,10 +106,23 @@ def adopt(
     return Adoption(target, written[0], notes, None if picture is None else trial, baked_path, deviation)
 
 
+def _adopt_plan(model: Path, content: bytes, target: Path, options: AdoptOptions, picture: Image | None) -> Adoption:
+    """Trusts a plan and writes its sidecar, after it has answered a picture where TensorRT and a GPU are here."""
+    with trusted_session(content, target.name) as (session, missing):
+        trial = None
+        if session is None:
+            spec, notes = describe_unread(options, target.stem, missing)
+        else:
+            spec, notes = describe_plan(session, options, target.stem)
+            trial, _ = _try(session, spec, probe_picture(spec.preprocess.size_hw) if picture is None else picture)
+        written = _write([(target, content, spec)], model)
+    return Adoption(target, written[0], notes, None if picture is None else trial, tried=trial is not None)
+
+
 def _content(model: Path) -> bytes:
     if not model.is_file():
-        raise ModelError(f"{model}: no such file; give an .onnx file")
-    if model.suffix.lower() != ".onnx":
+        raise ModelError(f"{model}: no such file; give an .onnx file, or a TensorRT engine ({', '.join(SUFFIXES)})")
+    if model.suffix.lower() not in (".onnx", *SUFFIXES):
         raise ModelError(f"{model} is no .onnx file; export the network to ONNX where it was made, and adopt that file")
     content = model.read_bytes()
     if not content:
@@ -106,8 +134,9 @@ def _target(model: Path, output: Path | None) -> Path:
     if output is None:
         return model
     target = output / model.name if output.is_dir() else output
-    if target.suffix.lower() != ".onnx":
-        raise UsageError(f"--output {output}: give a file name that ends in .onnx, or a folder that exists")
+    suffixes = SUFFIXES if model.suffix.lower() in SUFFIXES else (".onnx",)
+    if target.suffix.lower() not in suffixes:
+        raise UsageError(f"--output {output}: give a file name that ends in {' or '.join(suffixes)}, or a folder that exists")
     return target
 
 
