@@ -10,7 +10,9 @@ BACKENDS = Table(
     "backend",
     {
         "onnxruntime": "jetlens.backends.onnxruntime:OnnxRuntime",
+        "onnxruntime-tensorrt": "jetlens.backends.onnxruntime:OnnxRuntimeTensorRt",
         "openvino": "jetlens.backends.openvino:OpenVino",
         "pytorch": "jetlens.backends.pytorch:PyTorch",
+        "tensorrt": "jetlens.backends.tensorrt:TensorRt",
     },
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
@@ -19,6 +20,10 @@ Precision = Literal["fp32", "bf16", "fp16", "int8"]
 S = TypeVar("S", bound="Session")
 
 
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
     """How a session is asked to run.
@@ -30,6 +35,7 @@ class SessionOptions:
         lanes: how many runs may be in flight at once; runtimes on the CPU answer at once, however many.
         timed: measure copies and computing of each run on the device, where the runtime can.
         build: how TensorRT builds its engine.
+        report: takes lines on what keeps the caller waiting, such as a build that takes minutes; they go to stderr unless told otherwise.
     """
 
     device: Device = "auto"
@@ -38,6 +44,7 @@ class SessionOptions:
     lanes: int = 1
     timed: bool = False
     build: BuildOptions = field(default_factory=BuildOptions)
+    report: Callable[[str], None] = field(default=_to_stderr, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

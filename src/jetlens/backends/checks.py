@@ -9,10 +9,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from jetlens.backends.base import SessionOptions
-from jetlens.errors import BackendError
+from jetlens.backends.graph import read_graph
+from jetlens.errors import BackendError, ModelError
 from jetlens.spec import TensorSpec
 
-__all__ = ["check_feed", "check_precision", "reason"]
+__all__ = ["check_feed", "check_precision", "is_plan", "reason"]
+
+_ONNX_START = b"\x08"
+"""The field with the IR version, with which every writer of ONNX files begins."""
 
 _NOISE = (
     re.compile(r"\[ONNXRuntimeError\]\s*:\s*\d+\s*:\s*[A-Z_]+\s*:\s*"),
@@ -62,3 +66,14 @@ def check_precision(backend: str, asked: SessionOptions, running: str, remedy: s
     """
     if asked.precision is not None and asked.precision != running:
         raise BackendError(f"{backend}: precision {asked.precision} was asked for, but this graph runs in {running} here; {remedy}")
+
+
+def is_plan(model: bytes) -> bool:
+    """Whether the bytes are no ONNX file, not even a damaged one, and may be a TensorRT plan."""
+    if model.startswith(_ONNX_START):
+        return False
+    try:
+        read_graph(model)
+    except ModelError:
+        return True
+    return False

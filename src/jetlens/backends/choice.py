@@ -1,4 +1,8 @@
-"""Which backend runs a model: the one asked for, or for ``auto`` the first that is there and can."""
+"""Which backend runs a model: the one asked for, or for ``auto`` the first that is there and can.
+
+``auto`` takes TensorRT where the model's engine lies in the cache already, and never builds one, which takes minutes: that is asked for, by
+``jetlens build`` or ``--backend tensorrt``. A TensorRT plan runs in TensorRT alone.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,16 @@ from collections.abc import Mapping
 
 from jetlens.backends import BACKENDS
 from jetlens.backends.base import Backend, Session, SessionOptions
+from jetlens.backends.checks import is_plan
 from jetlens.errors import BackendError, JetlensError, MissingDependencyError, ModelError, UnknownNameError
+from jetlens.registry import installed, resolve
 
 __all__ = ["AUTO_ORDER", "backend_names", "open_session"]
 
 AUTO_ORDER = ("onnxruntime", "openvino", "pytorch")
 """ONNX Runtime first: it computes fp32 graphs in fp32 on every CPU and uses a GPU where there is one."""
+
+_TENSORRT = "tensorrt"
 
 
 def backend_names() -> tuple[str, ...]:
@@ -31,8 +39,13 @@ def open_session(model: bytes, backend: str, options: SessionOptions) -> tuple[S
         if backend not in BACKENDS:
             raise UnknownNameError("backend", backend, backend_names())
         return _load(backend).open(model, options), backend
+    if is_plan(model):
+        return _load(_TENSORRT).open(model, options), f"{_TENSORRT} (auto: it is a TensorRT engine)"
     absent: dict[str, str] = {}
     refusals: dict[str, JetlensError] = {}
+    ready: Session | None = resolve("jetlens.backends.tensorrt:open_cached")(model, options) if installed(_TENSORRT) else None
+    if ready is not None:
+        return ready, f"{_TENSORRT} (auto: its engine is in the cache)"
     for name in AUTO_ORDER:
         try:
             missing = _load(name).unavailable()

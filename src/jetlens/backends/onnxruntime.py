@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import warnings
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -12,17 +15,20 @@ from numpy.typing import NDArray
 
 from jetlens.backends.base import RunFacts, SessionOptions
 from jetlens.backends.checks import check_feed, check_precision, reason
-from jetlens.backends.graph import read_graph
+from jetlens.backends.graph import GraphFacts, read_graph
 from jetlens.backends.immediate import ImmediateLanes
+from jetlens.backends.providers import CPU, CUDA, TENSORRT, open_cuda, open_tensorrt
 from jetlens.device import cpu_model, gpu_name
 from jetlens.errors import BackendError, ModelError
 from jetlens.registry import installed, require
 from jetlens.spec import TensorSpec
 
-__all__ = ["OnnxRuntime", "OnnxRuntimeSession"]
+__all__ = ["OnnxRuntime", "OnnxRuntimeSession", "OnnxRuntimeTensorRt"]
 
-_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _INSTALL = "pip install 'jetlens[cpu]', or onnxruntime-gpu for an NVIDIA GPU (on a Jetson use the wheel for its JetPack)"
+_GPU_BUILD = "pip uninstall onnxruntime, then pip install onnxruntime-gpu (on a Jetson use the wheel for its JetPack)"
+# TF32 off: what is reported as fp32 is fp32.
+_CUDA_FP32 = (CUDA, {"use_tf32": "0"})
 _FATAL_ONLY = 4
 _TYPES = {"float": "float32", "double": "float64", "string": "str"}
 
@@ -52,19 +58,54 @@ class OnnxRuntime:
         graph.require_whole()
         ort = require("onnxruntime", extra="cpu", why="backend onnxruntime")
         ort.disable_telemetry_events()
-        session = _start(ort, model, options)
+        session, notes = _start(ort, model, options, graph)
         provider = session.get_providers()[0]
-        if options.device == "cuda" and provider != _CUDA:
+        precision = _running_precision(provider, graph.precision)
+        check_precision("onnxruntime", options, precision, "leave the precision away, or use another backend")
+        device = gpu_name() if provider == CUDA else cpu_model()
+        return OnnxRuntimeSession(session, RunFacts(cls.name, str(ort.__version__), provider, device, precision, notes=notes))
+
+
+class OnnxRuntimeTensorRt:
+    """The backend ``onnxruntime-tensorrt``: TensorRT inside ONNX Runtime, for comparison with TensorRT itself."""
+
+    name: ClassVar[str] = "onnxruntime-tensorrt"
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """Why it cannot be used here and how to get it, or None; that takes importing onnxruntime, where it is installed."""
+        missing = OnnxRuntime.unavailable()
+        if missing:
+            return missing
+        ort = require("onnxruntime", extra="cpu", why="backend onnxruntime-tensorrt")
+        has = TENSORRT in ort.get_available_providers()
+        return None if has else f"the installed onnxruntime {ort.__version__} has no TensorRT provider: {_GPU_BUILD}"
+
+    @classmethod
+    def open(cls, model: bytes, options: SessionOptions) -> OnnxRuntimeSession:
+        """Loads an ONNX model from its bytes; the first time builds an engine, which takes minutes.
+
+        Raises:
+            BackendError: the runtime is unavailable, the precision cannot be had, or TensorRT does not take every node.
+            ModelError: the graph is damaged or keeps data in other files.
+        """
+        missing = cls.unavailable()
+        if missing:
+            raise BackendError(missing)
+        if options.device == "cpu":
             raise BackendError(
-                "onnxruntime: device cuda was asked for, but the CUDA provider did not start and the CPU ran instead: "
-                "check nvidia-smi, and that the CUDA and cuDNN versions are those of this onnxruntime-gpu"
+                "onnxruntime-tensorrt: device cpu was asked for, but TensorRT runs on NVIDIA GPUs only; use backend onnxruntime"
             )
-        precision = graph.precision
-        if precision == "fp16" and provider == _CPU and platform.machine().lower() in ("x86_64", "amd64"):
-            precision = "fp32"  # its x86 kernels cast half-precision weights up and compute in fp32
-        check_precision("onnxruntime", options, precision, "leave the precision away, or use backend openvino")
-        device = gpu_name() if provider == _CUDA else cpu_model()
-        return OnnxRuntimeSession(session, RunFacts("onnxruntime", str(ort.__version__), provider, device, precision))
+        graph = read_graph(model)
+        graph.require_whole()
+        check_precision(cls.name, options, graph.precision, "give a graph of that precision: jetlens export --precision")
+        ort = require("onnxruntime", extra="cpu", why="backend onnxruntime-tensorrt")
+        ort.disable_telemetry_events()
+        session = open_tensorrt(partial(_session, ort, model, options), model, options, graph)
+        free = any(row.shape and isinstance(row.shape[0], str) for row in graph.inputs)
+        largest = options.build.batch[2] if free else None
+        facts = RunFacts(cls.name, str(ort.__version__), TENSORRT, gpu_name(), graph.precision, largest)
+        return OnnxRuntimeSession(session, facts)
 
 
 class OnnxRuntimeSession(ImmediateLanes):
@@ -84,12 +125,16 @@ class OnnxRuntimeSession(ImmediateLanes):
             BackendError: the inputs do not fit the graph, the session is closed or the runtime failed.
         """
         if self._session is None:
-            raise BackendError("onnxruntime: the session is closed; load the model again")
-        check_feed("onnxruntime", self.inputs, inputs)
+            raise BackendError(f"{self.facts.backend}: the session is closed; load the model again")
+        check_feed(self.facts.backend, self.inputs, inputs)
+        largest = self.facts.largest_batch
+        if largest is not None and any(len(array) > largest for array in inputs.values()):
+            # TensorRT inside the runtime would build another engine in the middle of the run.
+            raise BackendError(f"{self.facts.backend}: this engine takes 1 to {largest} pictures; open it with a larger --batch")
         try:
             arrays = self._session.run(self._names, dict(inputs))
         except Exception as error:  # the runtime's own classes share no base but this
-            raise BackendError(f"onnxruntime failed while it ran: {reason(error)}") from error
+            raise BackendError(f"{self.facts.backend} failed while it ran: {reason(error)}") from error
         return dict(zip(self._names, arrays, strict=True))
 
     def close(self) -> None:
@@ -103,38 +148,58 @@ class OnnxRuntimeSession(ImmediateLanes):
         self.close()
 
 
-def _start(ort: Any, model: bytes, options: SessionOptions) -> Any:
-    """A session on the GPU if one is wanted and starts, otherwise on the CPU."""
-    has_cuda = _CUDA in ort.get_available_providers()
+def _start(ort: Any, model: bytes, options: SessionOptions, graph: GraphFacts) -> tuple[Any, tuple[str, ...]]:
+    """A session on the GPU if one is wanted and starts, otherwise on the CPU; and notes."""
+    opened = partial(_session, ort, model, options)
+    has_cuda = CUDA in ort.get_available_providers()
     if options.device == "cuda" and not has_cuda:
         raise BackendError(
             f"onnxruntime: device cuda was asked for, but the installed onnxruntime {ort.__version__} has no CUDA provider: "
-            "pip uninstall onnxruntime, then pip install onnxruntime-gpu (on a Jetson use the wheel for its JetPack), or --device cpu"
+            f"{_GPU_BUILD}, or --device cpu"
         )
-    if options.device != "cpu" and has_cuda:
+    if options.device == "cuda":
         try:
-            # TF32 off: what is reported as fp32 is fp32.
-            return _session(ort, model, options, [(_CUDA, {"use_tf32": "0"}), _CPU])
+            return open_cuda(opened, _CUDA_FP32, graph)
+        except BackendError:
+            raise
         except Exception as error:  # the runtime's own classes share no base but this
-            if options.device == "cuda":
-                raise BackendError(f"onnxruntime: device cuda was asked for and does not start: {reason(error)}; see nvidia-smi") from error
+            raise BackendError(f"onnxruntime: device cuda was asked for and does not start: {reason(error)}; see nvidia-smi") from error
+    if options.device == "auto" and has_cuda:
+        with contextlib.suppress(Exception):  # the CPU is an answer to auto
+            return opened([_CUDA_FP32, CPU]), ()
     try:
-        return _session(ort, model, options, [_CPU])
+        return opened([CPU]), ()
     except Exception as error:  # the runtime's own classes share no base but this
         raise ModelError(f"onnxruntime {ort.__version__} refuses the model: {reason(error)}") from error
 
 
-def _session(ort: Any, model: bytes, options: SessionOptions, providers: list[Any]) -> Any:
+def _session(
+    ort: Any, model: bytes, options: SessionOptions, providers: list[Any], *, strict: bool = False, profile: Path | None = None
+) -> Any:
     settings = ort.SessionOptions()
     settings.log_severity_level = _FATAL_ONLY
     settings.inter_op_num_threads = 1
     settings.intra_op_num_threads = options.threads or 0
     # Waiting threads sleep: on a shared machine spinning ones take the cores from decode and encode.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if strict:
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if profile is not None:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = str(profile)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # Its own fallback prints to stdout and runs elsewhere than asked.
         return ort.InferenceSession(model, settings, providers=providers, enable_fallback=0)
+
+
+def _running_precision(provider: str, asked: str) -> str:
+    """The arithmetic behind a graph's precision: some kernels cast up what the graph has in fewer bits."""
+    if provider == CPU and asked == "fp16" and platform.machine().lower() in ("x86_64", "amd64"):
+        return "fp32"  # its x86 kernels know no half precision
+    if provider == CUDA and asked == "int8":
+        return "fp32"  # it has no int8 convolution: values are rounded to int8 and computed on in fp32
+    return asked
 
 
 def _tensor(row: Any) -> TensorSpec:
