@@ -178,7 +178,7 @@ def _other_labels(folder: Path) -> list[str]:
         (_contradiction, 1, "preprocess.resize"),
         (_external, 1, "other files"),
         (_unknown_operator, 1, "NoSuchOperator"),
-        (_unknown_backend, 2, "known: auto, onnxruntime, openvino, pytorch"),
+        (_unknown_backend, 2, "known: auto, onnxruntime, onnxruntime-tensorrt, openvino, pytorch, tensorrt"),
         (_absent_device, 1, "NVIDIA"),
         (_unknown_precision, 2, "fp32, bf16"),
         (_unknown_data, 1, "orange-line or a folder"),

@@ -84,7 +84,7 @@ def why(
     if path.suffix.lower() in SUFFIXES:
         raise UsageError(f"{path} is an engine itself; give the .onnx file that it was built from")
     options = BuildOptions(
-        batch=_batch(batch),
+        batch=flags.batch(batch),
         workspace_mib=workspace,
         optimization_level=optimization_level,
         dla_core=dla_core,
@@ -139,14 +139,6 @@ def _take_back(model: str | None, as_json: bool) -> None:
             distrust(plan.sha256)
             gone = {"name": plan.name, "sha256": plan.sha256}
             typer.echo(json.dumps(gone) if as_json else f"no longer trusted: {plan.name}, sha256 {plan.sha256[:12]}")
-
-
-def _batch(text: str) -> tuple[int, int, int]:
-    parts = text.split(":")
-    if not all(part.isdecimal() and len(part) < 7 for part in parts) or len(parts) not in (1, 3):
-        raise UsageError(f"--batch {text}: give one number, or smallest:usual:largest, such as 1:8:32")
-    numbers = [int(part) for part in parts] * (3 if len(parts) == 1 else 1)
-    return numbers[0], numbers[1], numbers[2]
 
 
 def _record(row: Entry) -> dict[str, Any]:

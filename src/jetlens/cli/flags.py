@@ -7,7 +7,7 @@ from typing import Literal, cast, get_args
 from jetlens.data.base import PartName
 from jetlens.errors import UsageError
 
-__all__ = ["Device", "Precision", "device", "precision", "size_hw", "split"]
+__all__ = ["Device", "Precision", "batch", "device", "precision", "size_hw", "split"]
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
@@ -23,6 +23,19 @@ def size_hw(text: str, example: str = "360x640") -> tuple[int, int]:
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise UsageError(f"--size {text!r}: give height x width in pixels, such as {example}")
     return int(height), int(width)
+
+
+def batch(text: str) -> tuple[int, int, int]:
+    """Smallest, usual and largest out of ``--batch``; one number stands for all three.
+
+    Raises:
+        UsageError: it is neither one number nor three.
+    """
+    parts = text.split(":")
+    if not all(part.isdecimal() and len(part) < 7 for part in parts) or len(parts) not in (1, 3):
+        raise UsageError(f"--batch {text}: give one number, or smallest:usual:largest, such as 1:8:32")
+    numbers = [int(part) for part in parts] * (3 if len(parts) == 1 else 1)
+    return numbers[0], numbers[1], numbers[2]
 
 
 def device(text: str) -> Device:

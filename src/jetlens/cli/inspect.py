@@ -14,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from jetlens.backends.graph import GraphFacts, read_graph
+from jetlens.cli.inspect_plan import plan_record, show_plan
+from jetlens.engines.plan import SUFFIXES
 from jetlens.errors import ModelError, SidecarError
 from jetlens.predictor import check_contract, model_path
 from jetlens.spec import METADATA_KEY, ModelSpec, PreprocessSpec, TensorSpec, sidecar_path
@@ -25,13 +27,20 @@ _SHOWN_OPERATORS = 8
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="An .onnx file or a model's name.")],
+    model: Annotated[str, typer.Argument(help="An .onnx file, a TensorRT engine (.plan, .engine, .trt) or a model's name.")],
     weights: Annotated[Path | None, typer.Option("--weights", help="A weights file for a torchvision network's name.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what a model file is, takes and answers, with or without a sidecar; exits with 1 if the sidecar is not this file's."""
     path = model_path(model, weights)
     content = path.read_bytes()
+    if path.suffix.lower() in SUFFIXES:
+        record = plan_record(path, content)
+        if as_json:
+            typer.echo(json.dumps(record))
+        else:
+            show_plan(record)
+        return
     if not content:
         raise ModelError(f"{path}: the model file is empty; export or copy it again")
     graph = read_graph(content, str(path))
@@ -153,7 +162,8 @@ def _resize(rule: PreprocessSpec) -> str:
         "letterbox": f", {rule.anchor}, padded with {rule.pad_value}",
         "crop": f", short side to {rule.short_side or min(rule.size_hw)}, centre cut out",
     }[rule.resize]
-    return f"{rule.resize} to {height}x{width} (height x width), filter {rule.filter}{detail}"
+    frames = f", in the graph, from frames of {rule.frame_hw[0]}x{rule.frame_hw[1]}" if rule.frame_hw else ""
+    return f"{rule.resize} to {height}x{width} (height x width), filter {rule.filter}{detail}{frames}"
 
 
 def _normalise(rule: PreprocessSpec) -> str:
