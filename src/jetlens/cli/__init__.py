@@ -23,8 +23,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("jetlens.cli.train:command", "Train a network to a checkpoint."),
     "export": ("jetlens.cli.export:command", "Turn a checkpoint or a named network into a deployable ONNX graph."),
     "evaluate": ("jetlens.cli.evaluate:command", "Measure the accuracy of a model on labelled data."),
+    "bench": ("jetlens.cli.bench:command", "Measure the speed of a model on backends and precisions, beside the proof that it is right."),
+    "compare": ("jetlens.cli.compare:command", "Tell whether two measurements differ, or why they cannot be compared."),
+    "report": ("jetlens.cli.report:command", "Turn measurements into one page to read."),
+    "build": ("jetlens.cli.build:command", "Build a TensorRT engine from an ONNX model."),
+    "cache": ("jetlens.cli.cache:app", "List, explain and prune the TensorRT engines that are kept."),
     "inspect": ("jetlens.cli.inspect:command", "Show what a model file is, takes and answers."),
     "data": ("jetlens.cli.data:command", "Check a dataset, look at one, or write images of the orange line."),
+    "monitor": ("jetlens.cli.monitor:command", "Show what this machine is doing: load, memory, power, temperatures."),
     "doctor": ("jetlens.cli.doctor:command", "Show what this machine can run and how to get what is missing."),
 }
 # Typer's errors of the command line, by a way that holds for every version: some bring click with them, some import it.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -11,23 +13,65 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jetlens.doctor import diagnose
+from jetlens.doctor import Ability, Check, abilities, diagnose
 
 __all__ = ["command"]
 
+_COLORS = {"ready": "green", "limited": "yellow", "not": "red"}
 
-def command(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a check.")] = False) -> None:
-    """Show what this machine can run, what is missing, what that means and how to get it."""
+
+def command(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a check, then one a command.")] = False) -> None:
+    """Show what this machine can run, what each command can do here, and the next step for what is missing."""
     if as_json:
+        checks = []
         for check in diagnose():
-            typer.echo(json.dumps(dataclasses.asdict(check)))
+            checks.append(check)
+            print(json.dumps(dataclasses.asdict(check)), flush=True)
+        for ability in abilities(checks):
+            print(json.dumps(dataclasses.asdict(ability)))
         return
+    console = Console()
+    checks = list(_watched(console))
+    console.print(_checks(checks))
+    console.print()
+    console.print(_abilities(abilities(checks)))
+    console.print("\nyes: there and works   no: missing or broken   -: this machine has no use for it or nothing needs it", style="dim")
+
+
+def _watched(console: Console) -> Iterable[Check]:
+    """The checks, on a terminal with the one that is under way."""
+    if not console.is_terminal:
+        yield from diagnose()
+        return
+    with Console(file=sys.stderr).status("looking at this machine ...") as status:
+        for check in diagnose():
+            status.update(f"looked at {check.name} ...")
+            yield check
+
+
+def _checks(checks: Iterable[Check]) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
-    for check in diagnose():
-        mark = Text("yes", "green") if check.ok else Text("no", "yellow")
-        facts = Text(check.found)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for check in checks:
+        mark = Text("yes", "green") if check.ok else Text("no", "yellow") if check.applies else Text("-", "dim")
+        facts = Text(check.found, "" if check.ok or check.applies else "dim")
         facts.append(f"\n{check.means}", "dim")
         if check.remedy:
-            facts.append(f"; {check.remedy}", "bold")
+            facts.append(f"; {check.remedy}", "dim" if check.ok or not check.applies else "bold")
         table.add_row(mark, Text(check.name), facts)
-    Console().print(table)
+    return table
+
+
+def _abilities(rows: Iterable[Ability]) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in rows:
+        facts = Text(row.why)
+        if row.remedy:
+            facts.append(f"; {row.remedy}" if row.why else row.remedy, "bold")
+        table.add_row(Text(row.status, _COLORS[row.status]), Text(f"jetlens {row.command}"), facts)
+    return table

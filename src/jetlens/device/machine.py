@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
-import subprocess
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from jetlens.device.files import ask, read_text
+from jetlens.device.proc import read_memory, rows
 
 __all__ = ["Gpu", "Jetson", "Machine", "cpu_model", "find_gpus", "gpu_name", "machine", "parse_nvidia_smi", "parse_tegra_release"]
 
@@ -78,27 +78,27 @@ class Machine:
 
 def machine(root: Path = Path("/")) -> Machine:
     """The facts of this machine; ``root`` is where /proc, /sys and /etc are looked for."""
-    cpuinfo = _read(root / "proc/cpuinfo")
-    total, available = _memory(root)
+    cpuinfo = read_text(root / "proc/cpuinfo")
+    memory = read_memory(root)
     return Machine(
         cpu=_cpu_from(cpuinfo),
         cores=_cores(root),
         cpu_features=_features(cpuinfo),
-        memory_mib=total,
-        memory_available_mib=available,
+        memory_mib=memory.total_mib,
+        memory_available_mib=memory.available_mib,
         system=_system(root),
         kernel=platform.release(),
         architecture=platform.machine(),
         python=platform.python_version(),
         jetson=_jetson(root),
-        gpus=find_gpus(),
+        gpus=find_gpus(root=root),
     )
 
 
 @cache
 def cpu_model() -> str:
     """The processor's name."""
-    return _cpu_from(_read(Path("/proc/cpuinfo")))
+    return _cpu_from(read_text(Path("/proc/cpuinfo")))
 
 
 @cache
@@ -111,18 +111,9 @@ def gpu_name() -> str:
     return gpus[0].name if gpus else "GPU"
 
 
-def find_gpus(command: str = "nvidia-smi") -> tuple[Gpu, ...]:
+def find_gpus(command: str = "nvidia-smi", root: Path = Path("/")) -> tuple[Gpu, ...]:
     """The NVIDIA GPUs that nvidia-smi lists; none where it is absent, fails or hangs."""
-    program = shutil.which(command)
-    if program is None:
-        return ()
-    try:
-        answer = subprocess.run(
-            [program, *_SMI_QUERY], capture_output=True, text=True, timeout=_SMI_TIMEOUT_S, check=False, errors="replace"
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return parse_nvidia_smi(answer.stdout) if answer.returncode == 0 else ()
+    return parse_nvidia_smi(ask([command, *_SMI_QUERY], root=root, timeout_s=_SMI_TIMEOUT_S))
 
 
 def parse_nvidia_smi(text: str) -> tuple[Gpu, ...]:
@@ -143,22 +134,22 @@ def parse_tegra_release(text: str) -> str:
 
 
 def _jetson(root: Path) -> Jetson | None:
-    model = _read(root / "proc/device-tree/model").strip("\0\n ")
-    l4t = parse_tegra_release(_read(root / "etc/nv_tegra_release"))
+    model = read_text(root / "proc/device-tree/model").strip("\0\n ")
+    l4t = parse_tegra_release(read_text(root / "etc/nv_tegra_release"))
     if not l4t and not re.search("jetson|tegra", model, re.IGNORECASE):
         return None
     return Jetson(model, l4t, _JETPACKS.get(l4t.partition(".")[0], ""))
 
 
 def _cpu_from(cpuinfo: str) -> str:
-    rows = dict(_rows(cpuinfo.splitlines()))
-    name = rows.get("model name") or rows.get("Model") or _ARM_CORES.get((rows.get("CPU implementer", ""), rows.get("CPU part", "")))
+    table = dict(rows(cpuinfo.splitlines()))
+    name = table.get("model name") or table.get("Model") or _ARM_CORES.get((table.get("CPU implementer", ""), table.get("CPU part", "")))
     return " ".join((name or platform.processor() or platform.machine() or "unknown").split())
 
 
 def _features(cpuinfo: str) -> tuple[str, ...]:
-    rows = dict(_rows(cpuinfo.splitlines()))
-    flags = set((rows.get("flags") or rows.get("Features") or "").split())
+    table = dict(rows(cpuinfo.splitlines()))
+    flags = set((table.get("flags") or table.get("Features") or "").split())
     return tuple(name for name in _FEATURES if name in flags)
 
 
@@ -167,47 +158,15 @@ def _cores(root: Path) -> int:
         count = len(os.sched_getaffinity(0))
     except (AttributeError, OSError):
         count = os.cpu_count() or 1
-    quota, _, period = _read(root / "sys/fs/cgroup/cpu.max").partition(" ")
+    quota, _, period = read_text(root / "sys/fs/cgroup/cpu.max").partition(" ")
     if quota.isdigit() and period.strip().isdigit() and int(period) > 0:
         count = min(count, max(1, round(int(quota) / int(period))))
     return count
 
 
-def _memory(root: Path) -> tuple[int | None, int | None]:
-    """Total and available memory in MiB, within the container's limit."""
-    rows = dict(_rows(_read(root / "proc/meminfo").splitlines()))
-    total, available = (_mib(rows.get(name, "")) for name in ("MemTotal", "MemAvailable"))
-    limit = _read(root / "sys/fs/cgroup/memory.max").strip()
-    if limit.isdigit() and total is not None and int(limit) >> 20 < total:
-        total = int(limit) >> 20
-        used = _read(root / "sys/fs/cgroup/memory.current").strip()
-        if used.isdigit() and available is not None:
-            available = min(available, max(0, total - (int(used) >> 20)))
-    return total, available
-
-
-def _mib(text: str) -> int | None:
-    number = text.partition(" ")[0]
-    return int(number) // 1024 if number.isdigit() else None
-
-
 def _system(root: Path) -> str:
-    for line in _read(root / "etc/os-release").splitlines():
+    for line in read_text(root / "etc/os-release").splitlines():
         key, _, value = line.partition("=")
         if key == "PRETTY_NAME":
             return value.strip().strip('"')
     return f"{platform.system()} {platform.release()}"
-
-
-def _rows(lines: Iterable[str]) -> Iterable[tuple[str, str]]:
-    for line in lines:
-        key, separator, value = line.partition(":")
-        if separator:
-            yield key.strip(), value.strip()
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except (OSError, ValueError):
-        return ""

@@ -1,0 +1,97 @@
+"""Pictures and video: OpenCV and its GStreamer, PyAV, GStreamer's plugins for a Jetson's camera and codecs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jetlens.doctor.check import Check, Host
+from jetlens.doctor.probes import ProbeError, probe
+from jetlens.registry import installed
+
+__all__ = ["encoder", "gstreamer", "opencv", "pyav"]
+
+_INSPECT_TIMEOUT_S = 20.0
+_ELEMENTS = {
+    "nvarguscamerasrc": ("CSI cameras", "sudo apt install nvidia-l4t-gstreamer nvidia-l4t-camera"),
+    "nvv4l2decoder": ("decoding video in hardware", "sudo apt install nvidia-l4t-gstreamer"),
+}
+_NO_ENCODER = "Orin Nano"
+"""The board whose chip has no video encoder."""
+
+
+def opencv(host: Host) -> Iterator[Check]:
+    """OpenCV, and whether it was built with GStreamer, as JetPack's is and pip's is not."""
+    name = "OpenCV"
+    if not installed("cv2"):
+        remedy = "sudo apt install python3-opencv (JetPack's)" if host.facts.jetson else "pip install 'jetlens[cpu]'"
+        yield Check(name, False, "not installed", "no video and no linear resizing", remedy)
+        return
+    try:
+        facts = probe("cv2")
+    except ProbeError as error:
+        remedy = "reinstall it: pip install --force-reinstall opencv-python-headless"
+        yield Check(name, False, f"does not work: {error}", "no video and no linear resizing", remedy)
+        return
+    yield Check(name, True, facts["version"], "files, V4L2 and network cameras work")
+    name = "GStreamer in OpenCV"
+    if facts["gstreamer"]:
+        yield Check(name, True, "YES", "CSI cameras and GStreamer pipelines work")
+        return
+    remedy = "pip uninstall -y opencv-python opencv-python-headless; sudo apt install python3-opencv"
+    means = "CSI cameras and GStreamer pipelines do not work"
+    yield Check(name, False, "NO: this OpenCV was built without it", means, remedy, applies=host.facts.jetson is not None)
+
+
+def pyav(host: Host) -> Check:
+    """PyAV, which writes H.264."""
+    name = "PyAV"
+    if not installed("av"):
+        return Check(name, False, "not installed", "videos are written as mp4v by OpenCV, not as H.264", "pip install 'jetlens[video]'")
+    try:
+        facts = probe("av")
+    except ProbeError as error:
+        return Check(name, False, f"does not work: {error}", "videos are written as mp4v", "pip install --force-reinstall av")
+    means = "videos are written as H.264" if facts["h264"] else "this build has no libx264: videos are written as mp4v"
+    return Check(name, facts["h264"], facts["version"], means, "" if facts["h264"] else "pip install --force-reinstall av")
+
+
+def gstreamer(host: Host) -> Iterator[Check]:
+    """The plugins of a Jetson's camera and decoder."""
+    if host.facts.jetson is None:
+        return
+    if host.program("gst-inspect-1.0") is None:
+        yield Check(
+            "GStreamer", False, "gst-inspect-1.0 is not installed", "plugins cannot be looked at", "sudo apt install gstreamer1.0-tools"
+        )
+        return
+    for element, (use, remedy) in _ELEMENTS.items():
+        there = _element(host, element)
+        means = f"for {use}" if there else f"no {use}"
+        yield Check(f"GStreamer {element}", there, "found" if there else "not found", means, "" if there else remedy)
+
+
+def encoder(host: Host) -> Check:
+    """Whether video is encoded in hardware."""
+    name = "NVENC"
+    jetson = host.facts.jetson
+    if jetson is not None and _NO_ENCODER in jetson.model:
+        return Check(name, False, "this chip has none", "video is encoded by the processor, which takes its time", applies=False)
+    if jetson is not None:
+        there = _element(host, "nvv4l2h264enc")
+        means = "GStreamer pipelines encode in hardware; jetlens itself writes with the processor"
+        absent = "pipelines encode with the processor"
+        remedy = "" if there else "sudo apt install nvidia-l4t-gstreamer"
+        return Check(name, there, "nvv4l2h264enc" if there else "nvv4l2h264enc not found", means if there else absent, remedy)
+    if not host.facts.gpus:
+        return Check(name, False, "no NVIDIA GPU", "video is encoded by the processor", applies=False)
+    try:
+        there = installed("av") and bool(probe("av")["nvenc"])
+    except ProbeError:
+        there = False
+    found = "PyAV has h264_nvenc" if there else "no encoder that PyAV could use"
+    return Check(name, there, found, "jetlens writes video with the processor either way", applies=False)
+
+
+def _element(host: Host, name: str) -> bool:
+    """Whether GStreamer knows an element: gst-inspect prints its factory then, and a complaint otherwise."""
+    return "Factory Details" in host.ask("gst-inspect-1.0", name, timeout_s=_INSPECT_TIMEOUT_S)
