@@ -315,8 +315,6 @@ class TestModelPath:
             ("net.pth", "jetlens export"),
             ("net.pt", "jetlens export"),
             ("net.safetensors", "jetlens export"),
-            ("net.engine", "TensorRT engine"),
-            ("net.plan", "TensorRT engine"),
             ("notes.txt", "not an .onnx file"),
             ("colors.onnx.json", "sidecar"),
             ("net.tflite", "another framework"),

@@ -19,6 +19,7 @@ from jetlens.backends.base import Precision, RunFacts, Session, SessionOptions
 from jetlens.backends.choice import open_session
 from jetlens.backends.graph import GraphFacts, read_graph
 from jetlens.engines.options import BuildOptions
+from jetlens.engines.plan import SUFFIXES
 from jetlens.errors import ModelError, SidecarError, UnknownNameError, UsageError
 from jetlens.frame import Frame, Image
 from jetlens.imagefile import load_image
@@ -32,10 +33,8 @@ __all__ = ["Predictor", "Timings", "check_contract", "load", "model_names", "mod
 
 _SHIPPED = Path(__file__).parent / "assets" / "models"
 _CHECKPOINT = "is a checkpoint and no deployable graph; export it first: jetlens export {path}"
-_ENGINE = "is a TensorRT engine, which only runs where it was built; give the .onnx file that it was built from"
 _NOT_MODELS = {
     **dict.fromkeys((".pth", ".pt", ".th", ".ckpt", ".safetensors"), _CHECKPOINT),
-    **dict.fromkeys((".engine", ".plan", ".trt"), _ENGINE),
     ".json": "is JSON; give the .onnx file that the sidecar belongs to",
     **dict.fromkeys((".xml", ".bin", ".tflite", ".pb", ".h5", ".keras"), "is another framework's model; convert it to .onnx first"),
 }
@@ -165,11 +164,14 @@ def load(
     Raises:
         UnknownNameError: nothing has that name.
         ModelError: the file is missing, damaged or not what its sidecar says; its hash is checked before anything parses it.
-        BackendError: the runtime, device or precision cannot be had here.
+        BackendError: the runtime, device or precision cannot be had here, or nobody vouched for a TensorRT engine.
     """
     path = precision_path(model_path(model, weights), precision)
+    if is_plan := path.suffix.lower() in SUFFIXES:
+        backend = _plan_backend(path, backend)
     content, spec = read_model(path)
-    check_contract(read_graph(content, str(path)), spec, path.name)
+    if not is_plan:
+        check_contract(read_graph(content, str(path)), spec, path.name)
     task: Task[Prediction] = TASKS.load(spec.task)(spec, options or TaskOptions())
     session, chosen = open_session(content, backend, SessionOptions(device, precision, threads, lanes, build=build or BuildOptions()))
     try:
@@ -179,13 +181,27 @@ def load(
         raise
 
 
+def _plan_backend(path: Path, backend: str) -> str:
+    """The one backend that runs a plan, after the user's trust in it was checked: a plan is code, and nothing reads it before."""
+    from jetlens.engines.trust import trusted
+
+    if backend not in ("auto", "tensorrt"):
+        raise UsageError(f"{path.name} is a TensorRT engine, which backend {backend} does not run; leave --backend away or give tensorrt")
+    trusted(path.read_bytes(), str(path))
+    return "tensorrt"
+
+
 def precision_path(path: Path, precision: Precision | None) -> Path:
     """The file whose graph asks for a precision: the model itself, or the fp16 or int8 file beside it.
 
     Raises:
         ModelError: there is none.
     """
-    if precision not in ("fp16", "int8") or read_graph(path.read_bytes(), str(path)).precision == precision:
+    if (
+        precision not in ("fp16", "int8")
+        or path.suffix.lower() in SUFFIXES
+        or read_graph(path.read_bytes(), str(path)).precision == precision
+    ):
         return path
     beside = path.with_name(f"{path.stem}.{precision}.onnx")
     if not beside.is_file():
@@ -207,7 +223,7 @@ def model_names() -> dict[str, str]:
 
 
 def model_path(name_or_path: str | Path, weights: Path | None = None) -> Path:
-    """The file of a model: an existing file, a shipped model's name, or a torchvision network's name (exported once into the cache).
+    """The file of a model: an existing file (ONNX or a TensorRT engine), a shipped model's name, or a torchvision network's name (exported once into the cache).
 
     Raises:
         ModelError: there is no such file, or it is no ONNX model.
@@ -216,7 +232,7 @@ def model_path(name_or_path: str | Path, weights: Path | None = None) -> Path:
     """
     text = str(name_or_path)
     path = Path(text)
-    is_path = isinstance(name_or_path, Path) or path.suffix.lower() in {".onnx", *_NOT_MODELS} or "/" in text or os.sep in text
+    is_path = isinstance(name_or_path, Path) or path.suffix.lower() in {".onnx", *SUFFIXES, *_NOT_MODELS} or "/" in text or os.sep in text
     if not is_path and text in resolve("jetlens.export.zoo:ZOO"):
         exported: Path = resolve("jetlens.export.zoo:ensure")(text, weights)
         return exported
@@ -266,7 +282,7 @@ def _checked_file(path: Path) -> Path:
         raise ModelError(f"{path} is a folder; give an .onnx file in it, or a model's name")
     if not os.path.exists(path):
         raise ModelError(f"{str(path)[-150:]}: no such model file; give an .onnx file or a model's name")
-    if path.suffix.lower() != ".onnx":
+    if path.suffix.lower() not in (".onnx", *SUFFIXES):
         why = _NOT_MODELS.get(path.suffix.lower(), "is not an .onnx file; a model is an .onnx file or a name")
         raise ModelError(f"{path} {why.format(path=path)}")
     return path
@@ -316,7 +332,7 @@ def _picture_shape(spec: ModelSpec) -> tuple[int, ...]:
     """The shape of one picture as the graph takes it."""
     rule = spec.preprocess
     if rule.baked:
-        return (*rule.size_hw, 3)
+        return (*(rule.frame_hw or rule.size_hw), 3)
     channels = 1 if rule.channel_order == "gray" else 3
     return (channels, *rule.size_hw) if rule.layout == "nchw" else (*rule.size_hw, channels)
 

@@ -53,8 +53,9 @@ class TensorSpec:
 class PreprocessSpec:
     """How a picture becomes the model's input.
 
-    Resizing is always done on the host, by the one shared implementation. The steps after it (channel order, ``(x - mean) / std``, layout)
-    are in the graph when ``baked`` is true, and the host then feeds uint8 RGB [N, H, W, 3]; otherwise the host does them too.
+    Resizing is done on the host, by the one shared implementation, unless the graph was made for frames of one size. The steps after it
+    (channel order, ``(x - mean) / std``, layout) are in the graph when ``baked`` is true, and the host then feeds uint8 RGB [N, H, W, 3];
+    otherwise the host does them too.
 
     Attributes:
         size_hw: height and width of the network's input in pixels.
@@ -64,6 +65,7 @@ class PreprocessSpec:
         anchor: where a letterboxed picture stands on its canvas.
         mean: subtracted from each channel, in grey levels (0 to 255), in the order of ``channel_order``.
         std: divides each channel, in grey levels.
+        frame_hw: height and width of the frames that a graph takes which resizes them itself; None where the host resizes.
     """
 
     size_hw: tuple[int, int]
@@ -78,6 +80,7 @@ class PreprocessSpec:
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     layout: Layout = "nchw"
     dtype: InputType = "float32"
+    frame_hw: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         height, width = self.size_hw
@@ -90,6 +93,8 @@ class PreprocessSpec:
             )
         if not all(value > 0 for value in self.std):
             raise SidecarError(f"std is {list(self.std)}; every value must be above 0 (grey levels, 0 to 255)")
+        if self.frame_hw is not None and (min(self.frame_hw) < 1 or not self.baked):
+            raise SidecarError(f"frame_hw is {list(self.frame_hw)}; it takes 2 sides of at least 1 pixel, and a graph that takes uint8 (baked)")
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             if value not in allowed:

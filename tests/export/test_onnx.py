@@ -180,7 +180,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("name", "opset"), [("x.onnx", 9), ("x.onnx", 99), ("x.engine", 17)])
+@pytest.mark.parametrize(("name", "opset"), [("x.onnx", 10), ("x.onnx", 99), ("x.engine", 17)])
 def test_wrong_usage(tmp_path: Path, name: str, opset: int) -> None:
     with pytest.raises(UsageError):
         export_model(network("basic_cnn"), spec_of("basic_cnn"), tmp_path / name, opset=opset)
@@ -194,7 +194,7 @@ def test_a_grey_network_takes_the_same_colour_pictures(tmp_path: Path) -> None:
 
 
 def test_static_batch(tmp_path: Path) -> None:
-    spec = export_model(network("small_det"), spec_of("small_det"), tmp_path / "x.onnx", dynamic_batch=False)
+    spec = export_model(network("small_det"), spec_of("small_det"), tmp_path / "x.onnx", batch=1)
     assert (spec.inputs[0].shape, spec.outputs[0].shape) == ((1, 64, 96, 3), (1, 300, 6))
 
 

@@ -66,7 +66,7 @@ def test_nan_and_other_shapes_never_pass() -> None:
     assert Verification(RAW_TOLERANCE, 0.01, 0.9999, 4).passed
 
 
-@pytest.mark.parametrize(("batch", "sizes"), [("N", [1, 3]), (2, [2])])
+@pytest.mark.parametrize(("batch", "sizes"), [("N", [1, 3]), (2, [2, 2])])
 def test_batches_of_pictures(batch: int | str, sizes: list[int]) -> None:
     spec = ModelSpec("x", "classification", (), PreprocessSpec((48, 64), "letterbox"), "logits")
     batches = verification_batches(spec, batch)

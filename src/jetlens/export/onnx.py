@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +21,44 @@ from jetlens.export.bake import INPUT_NAME, bake_preprocessing
 from jetlens.export.tidy import infer_outputs, keep_outputs, tidy
 from jetlens.export.verify import Verification, verify
 from jetlens.registry import require
-from jetlens.spec import METADATA_KEY, ModelSpec, write_sidecar
+from jetlens.spec import METADATA_KEY, ModelSpec, TaskName, write_sidecar
 
 if TYPE_CHECKING:
     from torch import nn
 
     from jetlens.export.deployable import Deployable
 
-__all__ = ["OPSETS", "export_model", "taps_path"]
+__all__ = ["DEPLOYABLE", "OPSETS", "Form", "export_model", "taps_path"]
 
-OPSETS = (13, 20)
+OPSETS = (11, 20)
 """The lowest and highest opset that can be asked for; 17 is what TensorRT 8.6 takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What kind of graph is written.
+
+    Attributes:
+        floats: the input is normalised float32 [N, C, H, W] and not uint8 [N, H, W, 3]: for tools that feed floats.
+        raw: the outputs are the network's own numbers (of detectors all decoded boxes and scores), and the graph holds no description of itself:
+            what ``torch.onnx.export`` alone would write. Its input is of floats.
+        input_name: of a graph that takes floats.
+        output_names: in order; none takes the task's own.
+    """
+
+    floats: bool = False
+    raw: bool = False
+    input_name: str = INPUT_NAME
+    output_names: tuple[str, ...] = ()
+
+    @property
+    def takes_floats(self) -> bool:
+        """Whether the host normalises."""
+        return self.floats or self.raw
+
+
+DEPLOYABLE = Form()
+"""uint8 pictures in, decoded answers out."""
 
 
 def taps_path(output: Path) -> Path:
@@ -45,18 +72,20 @@ def export_model(
     output: Path,
     *,
     taps: bool = False,
-    dynamic_batch: bool = True,
+    batch: int | None = None,
     opset: int = 17,
+    form: Form = DEPLOYABLE,
     allow_random: bool = False,
     report: Callable[[Verification], None] | None = None,
 ) -> ModelSpec:
-    """Writes the deployable graph of a network and its sidecar, and returns the spec that stands in it.
+    """Writes the graph of a network and its sidecar, and returns the spec that stands in it.
 
     Args:
         network: takes normalised float pixels [N, C, H, W] and gives raw outputs, as ``export.deployable.Deployable`` says.
         spec: task, labels and preprocessing; ``weights`` must say where the weights came from.
         output: the ``.onnx`` file; nothing is written or replaced unless the graph passed its verification.
         taps: also write ``NAME.taps.onnx``, which answers with the raw outputs besides.
+        batch: pictures in one run; None leaves the axis dynamic.
         allow_random: export although ``spec.weights`` is empty.
         report: is told how far the graph is from PyTorch.
 
@@ -66,32 +95,29 @@ def export_model(
         VerificationError: the graph does not answer as the network does.
         OutputError: the files cannot be written.
     """
-    _check(spec, output, opset, allow_random)
+    _check(spec, output, opset, batch, allow_random)
     torch = require("torch", extra="export", why="export")
     onnx = require("onnx", extra="export", why="export")
-    from jetlens.export.deployable import OUTPUTS, Deployable
+    from jetlens.export.deployable import Deployable, fix_pools
 
     _check_finite(torch, network, spec.name)
-    deployable = Deployable(deepcopy(network).cpu().float(), spec.task).eval()
-    whole = replace(
-        spec,
-        preprocess=replace(spec.preprocess, baked=True, layout="nchw", dtype="float32"),
-        decoder=OUTPUTS[spec.task],
-        precision="fp32",
-        weights=spec.weights or {"source": "none: random weights"},
-        sha256="",
-    )
-    plain = tidy(onnx, onnx.load_model_from_string(_trace(torch, deployable, whole, dynamic_batch, opset)))
-    written = {row.version for row in plain.opset_import if row.domain in ("", "ai.onnx")}
+    deployable = Deployable(deepcopy(network).cpu().float(), spec.task, raw=form.raw).eval()
+    whole = _described(spec, form)
+    names = _output_names(spec.task, form)
+    taken = form.input_name if form.takes_floats else "pixels"
+    traced = deepcopy(deployable)
+    fix_pools(traced)
+    floats = tidy(onnx, onnx.load_model_from_string(_trace(torch, traced, whole, batch, opset, (taken, *names))))
+    written = {row.version for row in floats.opset_import if row.domain in ("", "ai.onnx")}
     if written != {opset}:
         raise ModelError(
             f"opset {opset} was asked for and this torch wrote {sorted(written)}; ask for --opset {max(written)} or take another torch"
         )
-    twin = bake_preprocessing(plain, whole.preprocess)
-    graph = keep_outputs(onnx, twin, (OUTPUTS[spec.task],))
-    described, content = _finish(onnx, graph, whole)
-    twin_content = _finish(onnx, twin, whole)[1] if len(twin.graph.output) > 1 else content
-    result = verify(deployable, described, content, twin_content, "N" if dynamic_batch else 1)
+    twin = floats if form.takes_floats else bake_preprocessing(floats, whole.preprocess)
+    graph = twin if form.raw else keep_outputs(onnx, twin, names[:1])
+    described, content = _finish(onnx, graph, whole, form)
+    twin_content = content if len(twin.graph.output) == len(graph.graph.output) else _finish(onnx, twin, whole, form)[1]
+    result = verify(deployable, described, content, twin_content, "N" if batch is None else batch)
     if report is not None:
         report(result)
     write_atomic(output, content)
@@ -101,9 +127,50 @@ def export_model(
     return write_sidecar(output, described)
 
 
-def _check(spec: ModelSpec, output: Path, opset: int, allow_random: bool) -> None:
+def _described(spec: ModelSpec, form: Form) -> ModelSpec:
+    """The spec of the graph to write, but for its tensors."""
+    from jetlens.export.deployable import OUTPUTS, RAW_DECODERS
+
+    options: dict[str, Any] = {}
+    if form.raw and spec.task == "detection":
+        boxes, scores = _output_names(spec.task, form)
+        options = {"boxes": boxes, "scores": scores, "normalised": False}
+    return replace(
+        spec,
+        preprocess=replace(spec.preprocess, baked=not form.takes_floats, layout="nchw", dtype="float32"),
+        decoder=(RAW_DECODERS if form.raw else OUTPUTS)[spec.task],
+        decoder_options=options,
+        precision="fp32",
+        weights=spec.weights or {"source": "none: random weights"},
+        sha256="",
+    )
+
+
+def _output_names(task: TaskName, form: Form) -> tuple[str, ...]:
+    """The graph's outputs, those of its verification twin included.
+
+    Raises:
+        UsageError: as many names as there are outputs were not given, or one twice.
+    """
+    from jetlens.export.deployable import OUTPUTS, RAW_OUTPUTS, TAPS
+
+    own = RAW_OUTPUTS[task] if form.raw else (OUTPUTS[task],)
+    given = form.output_names or own
+    taps = () if form.raw else TAPS[task]
+    names = (*given, *taps)
+    if len(given) != len(own) or len({form.input_name, *names}) != len(names) + 1 or not all(names):
+        raise UsageError(
+            f"--output-name {','.join(given)[:60]}: a {task} graph of this kind has {len(own)} outputs ({', '.join(own)}); "
+            f"give as many names, all different and none of them {', '.join((form.input_name[:30], *taps))}"
+        )
+    return names
+
+
+def _check(spec: ModelSpec, output: Path, opset: int, batch: int | None, allow_random: bool) -> None:
     if output.suffix != ".onnx":
         raise UsageError(f"the output is {output.name!r}; give a name that ends in .onnx")
+    if batch is not None and batch < 1:
+        raise UsageError(f"the batch is {batch}; give 1 or more pictures, or leave it dynamic")
     if not OPSETS[0] <= opset <= OPSETS[1]:
         raise UsageError(f"opset is {opset}; allowed: {OPSETS[0]} to {OPSETS[1]}, 17 for every TensorRT from 8.6 on")
     if not spec.weights and not allow_random:
@@ -120,17 +187,19 @@ def _check_finite(torch: Any, network: nn.Module, name: str) -> None:
         )
 
 
-def _trace(torch: Any, deployable: Deployable, spec: ModelSpec, dynamic_batch: bool, opset: int) -> bytes:
-    """The network as ONNX with float input, its taps as outputs."""
-    from jetlens.export.deployable import OUTPUTS, TAPS
-
+def _trace(torch: Any, deployable: Deployable, spec: ModelSpec, batch: int | None, opset: int, names: tuple[str, ...]) -> bytes:
+    """The network as ONNX with float input, its taps as outputs; ``names`` has the input first."""
     channels = len(spec.preprocess.mean)
     # Two pictures: with one, a batch axis that the tracer lost would go unseen.
-    example = torch.zeros(2 if dynamic_batch else 1, channels, *spec.preprocess.size_hw)
-    names = (OUTPUTS[spec.task], *TAPS[spec.task])
-    options: dict[str, Any] = {"opset_version": opset, "input_names": ["pixels"], "output_names": list(names), "do_constant_folding": True}
-    if dynamic_batch:
-        options["dynamic_axes"] = {name: {0: "N"} for name in ("pixels", *names)}
+    example = torch.zeros(batch or 2, channels, *spec.preprocess.size_hw)
+    options: dict[str, Any] = {
+        "opset_version": opset,
+        "input_names": [names[0]],
+        "output_names": list(names[1:]),
+        "do_constant_folding": True,
+    }
+    if batch is None:
+        options["dynamic_axes"] = {name: {0: "N"} for name in names}
     # The tracing exporter writes the opset that was asked for into one file; the other one drifts to 18 and writes a second file.
     if "dynamo" in inspect.signature(torch.onnx.export).parameters:
         options["dynamo"] = False
@@ -158,17 +227,17 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(before)
 
 
-def _finish(onnx: Any, graph: Any, spec: ModelSpec) -> tuple[ModelSpec, bytes]:
-    """The checked graph's bytes with its spec in the metadata, and that spec."""
+def _finish(onnx: Any, graph: Any, spec: ModelSpec, form: Form) -> tuple[ModelSpec, bytes]:
+    """The checked graph's bytes, with its spec in the metadata unless it is a raw one, and that spec."""
     infer_outputs(onnx, graph)
-    graph.producer_name, graph.producer_version = "jetlens", __version__
-    graph.graph.name = spec.name
     facts = read_graph(graph.SerializeToString())
     described = replace(spec, inputs=facts.inputs, outputs=facts.outputs)
-    onnx.helper.set_model_props(graph, {METADATA_KEY: described.to_json()})
+    if not form.raw:
+        graph.producer_name, graph.producer_version = "jetlens", __version__
+        graph.graph.name = spec.name
+        onnx.helper.set_model_props(graph, {METADATA_KEY: described.to_json()})
     try:
         onnx.checker.check_model(graph, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(f"{spec.name}: the exported graph is not valid ONNX ({' '.join(str(error).split())[:160]})") from error
-    assert [row.name for row in facts.inputs] == [INPUT_NAME]
     return described, graph.SerializeToString()

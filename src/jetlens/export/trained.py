@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from jetlens.checkpoint import load_checkpoint, load_into
 from jetlens.errors import UnknownNameError, UsageError, WeightsError
 from jetlens.export.zoo import ZOO, zoo_network
-from jetlens.models import MODELS, build
+from jetlens.models import MODELS, build, canonical
 from jetlens.spec import ModelSpec, PreprocessSpec, TaskName
 
 if TYPE_CHECKING:
@@ -30,7 +31,12 @@ _OTHERS = {".onnx": "is ONNX already; describe it with jetlens adopt", **dict.fr
 
 
 def network_to_export(
-    model: str, weights: Path | None = None, *, untrained: bool = False, own_network: str | None = None
+    model: str,
+    weights: Path | None = None,
+    *,
+    untrained: bool = False,
+    own_network: str | None = None,
+    size_hw: tuple[int, int] | None = None,
 ) -> tuple[nn.Module, ModelSpec]:
     """The PyTorch network that a name or a checkpoint stands for, and the spec of its export.
 
@@ -39,6 +45,7 @@ def network_to_export(
         weights: a state_dict for a network of the zoo.
         untrained: take random weights.
         own_network: ``module:factory`` of a checkpoint of the user's own network, as the user typed it: a checkpoint alone runs no code.
+        size_hw: of the input; None takes what the network was trained with.
 
     Raises:
         UnknownNameError: it is neither.
@@ -46,12 +53,13 @@ def network_to_export(
         WeightsError: the weights cannot be had, are damaged or belong to another network.
     """
     path = Path(model)
+    name = canonical(model)
     if untrained and weights is not None:
         raise UsageError("--untrained and --weights contradict each other; give one of them")
     if own_network is not None and path.suffix != ".safetensors":
         raise UsageError(f"--network goes with a checkpoint of `jetlens train`; {model!r} is none")
-    if model in ZOO and not path.is_file():
-        return zoo_network(model, weights, pretrained=not untrained)
+    if name in ZOO and not path.is_file():
+        return zoo_network(name, weights, pretrained=not untrained, size_hw=size_hw)
     if weights is not None:
         raise UsageError(f"--weights goes with the name of a torchvision network ({', '.join(list(ZOO)[:4])} ...); {model!r} is none")
     if model in MODELS and not path.is_file():
@@ -59,27 +67,32 @@ def network_to_export(
             raise WeightsError(
                 f"{model} has random weights; give a checkpoint of `jetlens train`, or --untrained if random ones are wanted"
             )
-        return _untrained(model)
+        return _untrained(model, size_hw)
     if path.suffix in _OTHERS:
         raise UsageError(f"{model} {_OTHERS[path.suffix]}")
     if path.suffix == ".safetensors" or path.exists():
-        return _from_checkpoint(path, own_network)
+        return _from_checkpoint(path, own_network, size_hw)
     raise UnknownNameError("network or checkpoint", model, [*MODELS, *ZOO])
 
 
-def _untrained(name: str) -> tuple[nn.Module, ModelSpec]:
-    task, size_hw, classes = _UNTRAINED[name]
+def _untrained(name: str, size_hw: tuple[int, int] | None) -> tuple[nn.Module, ModelSpec]:
+    task, usual_hw, classes = _UNTRAINED[name]
+    size_hw = size_hw or usual_hw
     arguments: dict[str, Any] = {"num_classes": classes} | ({"size_hw": size_hw} if task == "detection" else {})
     names = tuple(f"class {index}" for index in range(classes))
     return build(name, **arguments), ModelSpec(name, task, names, PreprocessSpec(size_hw), "")
 
 
-def _from_checkpoint(path: Path, own_network: str | None) -> tuple[nn.Module, ModelSpec]:
+def _from_checkpoint(path: Path, own_network: str | None, size_hw: tuple[int, int] | None) -> tuple[nn.Module, ModelSpec]:
     tensors, meta = load_checkpoint(path)
     try:
         name, task, names = str(meta["model"]), meta["task"], tuple(map(str, meta["labels"]))
         arguments, training = dict(meta["arguments"]), dict(meta["training"])
         preprocess = _preprocess(meta["preprocess"])
+        resized = size_hw is not None and size_hw != preprocess.size_hw
+        if size_hw is not None and resized:
+            preprocess = replace(preprocess, size_hw=size_hw, short_side=None)
+            arguments |= {"size_hw": size_hw} if "size_hw" in arguments or task == "detection" else {}
         if task not in get_args(TaskName):
             raise ValueError(f"task {task!r}")
         _agreed(path, name, own_network)
@@ -94,7 +107,8 @@ def _from_checkpoint(path: Path, own_network: str | None) -> tuple[nn.Module, Mo
         preprocess=preprocess,
         decoder="",
         weights={"source": "jetlens train", "model": name, **training},
-        accuracy=dict(meta.get("accuracy") or {}),
+        # What was measured at one size does not hold at another.
+        accuracy={} if resized else dict(meta.get("accuracy") or {}),
     )
     return network, spec
 

@@ -1,8 +1,8 @@
-"""Verification: an exported graph answers uint8 pictures as the PyTorch network behind it does, or it is not kept."""
+"""Verification: an exported graph answers pictures as the PyTorch network behind it does, or it is not kept."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,6 @@ from jetlens.backends.base import SessionOptions
 from jetlens.backends.onnxruntime import OnnxRuntime
 from jetlens.data.orange_line import still
 from jetlens.errors import BackendError, VerificationError
-from jetlens.export.bake import INPUT_NAME
 from jetlens.ops.images import normalize, resize_into
 from jetlens.registry import require
 from jetlens.spec import ModelSpec
@@ -22,13 +21,23 @@ from jetlens.spec import ModelSpec
 if TYPE_CHECKING:
     from jetlens.export.deployable import Deployable
 
-__all__ = ["Verification", "box_deviation", "verification_batches", "verify"]
+__all__ = [
+    "BOX_TOLERANCE_PX",
+    "MASK_AGREEMENT",
+    "RAW_TOLERANCE",
+    "Verification",
+    "box_deviation",
+    "raw_deviation",
+    "verification_batches",
+    "verify",
+]
 
 RAW_TOLERANCE = 1e-4
 """Of raw outputs, times max(1, the largest of the reference)."""
 
 BOX_TOLERANCE_PX = 0.01
 MASK_AGREEMENT = 0.9999
+_DECODED = ("detections", "mask")
 
 Floats = NDArray[np.floating[Any]]
 
@@ -61,12 +70,12 @@ class Verification:
             parts.append(f"boxes by {self.box_px:.4f} px (allowed {BOX_TOLERANCE_PX})")
         if self.mask_agreement is not None:
             parts.append(f"masks agree on {self.mask_agreement:.4%} of the pixels (needed {MASK_AGREEMENT:.2%})")
-        return ", ".join([*parts, f"{self.images} pictures"])
+        return ", ".join([*parts, f"{self.images} picture{'s' if self.images > 1 else ''}"])
 
 
 def verification_batches(spec: ModelSpec, batch: int | str) -> list[NDArray[np.uint8]]:
-    """Pictures uint8 [N, H, W, 3] at the network's size: one alone and three together where the batch axis is dynamic."""
-    sizes = (1, 3) if isinstance(batch, str) else (batch,)
+    """Pictures uint8 [N, H, W, 3] at the network's size: one alone and three together where the batch axis is dynamic, else two batches."""
+    sizes = (1, 3) if isinstance(batch, str) else (batch, batch)
     batches, seed = [], 4100
     for size in sizes:
         pixels = np.empty((size, *spec.preprocess.size_hw, 3), np.uint8)
@@ -82,7 +91,7 @@ def verification_batches(spec: ModelSpec, batch: int | str) -> list[NDArray[np.u
 def verify(reference: Deployable, spec: ModelSpec, graph: bytes, twin: bytes, batch: int | str) -> Verification:
     """Compares the graph and its twin with taps, on ONNX Runtime, with the network in PyTorch.
 
-    The host's own steps normalise for the reference, so that the baked ones are checked against them too.
+    The host's own steps normalise for the reference, so that baked ones are checked against them too.
 
     Raises:
         VerificationError: a figure is out of its tolerance; the message has them all.
@@ -106,28 +115,31 @@ def _compare(reference: Deployable, spec: ModelSpec, graph: bytes, twin: bytes, 
     options = SessionOptions(device="cpu")
     with OnnxRuntime.open(graph, options) as session, nullcontext(session) if twin is graph else OnnxRuntime.open(twin, options) as tapped:
         names = [row.name for row in tapped.outputs]
+        name = session.inputs[0].name
+        raw_names = names[1:] if spec.decoder in _DECODED else names
         for pixels in verification_batches(spec, batch):
             images += len(pixels)
+            normalised = normalize(pixels, spec.preprocess)
             with torch.inference_mode():
-                tensors = reference(torch.from_numpy(normalize(pixels, spec.preprocess)))
+                tensors = reference(torch.from_numpy(normalised))
             wanted = dict(zip(names, (value.numpy() for value in tensors), strict=True))
-            got = session.run({INPUT_NAME: pixels})
-            raw = max(raw, _raw_deviation(wanted, got if tapped is session else tapped.run({INPUT_NAME: pixels})))
+            fed = {name: pixels if spec.preprocess.baked else normalised}
+            got = session.run(fed)
+            raw = max(raw, _raw_deviation(wanted, got if tapped is session else tapped.run(fed), raw_names))
             decoded, want = got[names[0]], wanted[names[0]]
-            if spec.task == "detection":
+            if spec.decoder == "detections":
                 boxes_px += [box_deviation(*pair) for pair in zip(want, decoded, strict=True)]
-            elif spec.task == "segmentation":
+            elif spec.decoder == "mask":
                 agreements.append((want == decoded).ravel() if want.shape == decoded.shape else np.zeros(1, np.bool_))
     agreement = float(np.concatenate(agreements).mean()) if agreements else None
     return Verification(raw, max(boxes_px, default=None), agreement, images)
 
 
-def _raw_deviation(wanted: Mapping[str, Floats], got: Mapping[str, Floats]) -> float:
-    names = [name for name in wanted if name not in ("detections", "mask")]
-    return max(_deviation(wanted[name], got[name]) for name in names)
+def _raw_deviation(wanted: Mapping[str, Floats], got: Mapping[str, Floats], names: Sequence[str]) -> float:
+    return max(raw_deviation(wanted[name], got[name]) for name in names)
 
 
-def _deviation(want: Floats, got: Floats) -> float:
+def raw_deviation(want: Floats, got: Floats) -> float:
     """The largest difference over max(1, the largest of the reference); infinite for another shape or NaN."""
     if want.shape != got.shape or not np.isfinite(want).all() or not np.isfinite(got).all():
         return float("inf")

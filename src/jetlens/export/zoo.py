@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jetlens import __version__
-from jetlens.errors import ModelError, UnknownNameError
+from jetlens.errors import ModelError, UnknownNameError, UsageError
 from jetlens.export.onnx import export_model
 from jetlens.folders import cache_folder
 from jetlens.labels import labels
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["ZOO", "ZooRow", "ensure", "zoo_network"]
+
+_SMALLEST = 64
 
 RECIPE = 2
 """Counts changes in how named networks are exported: what an older one left in the cache is not used."""
@@ -89,16 +91,29 @@ def ensure(name: str, weights: Path | None = None) -> Path:
     return path
 
 
-def zoo_network(name: str, weights: Path | None = None, *, pretrained: bool = True) -> tuple[nn.Module, ModelSpec]:
+def zoo_network(
+    name: str, weights: Path | None = None, *, pretrained: bool = True, size_hw: tuple[int, int] | None = None
+) -> tuple[nn.Module, ModelSpec]:
     """A named network in PyTorch and the spec of its export.
 
     Args:
         weights: a file instead of torchvision's own weights.
         pretrained: without it the weights are random and the spec names no source.
+        size_hw: of the input; None takes the reference's. A classifier's square input keeps the reference's margin around the crop,
+            any other cuts no more than it must.
+
+    Raises:
+        UnknownNameError: no such network.
+        UsageError: a size that the network does not take.
+        WeightsError: the weights cannot be had or belong to another network.
     """
     require("torch", extra="export", why=f"the network {name}")
     models = require("torchvision.models", extra="export", why=f"the network {name}")
     row = _row(name)
+    if row.task == "detection" and size_hw not in (None, row.size_hw):
+        raise UsageError(f"{name} takes {_by(row.size_hw)} and no other size: its anchors were trained for it; leave --size away")
+    if size_hw is not None and min(size_hw) < _SMALLEST:
+        raise UsageError(f"--size {_by(size_hw)} is too small for {name}: give at least {_SMALLEST} pixels a side")
     entry = models.get_model_weights(name)[row.weights]
     network = _build(models, name, row, len(entry.meta["categories"]))
     source: dict[str, Any] = {}
@@ -118,13 +133,13 @@ def zoo_network(name: str, weights: Path | None = None, *, pretrained: bool = Tr
         name=name,
         task=row.task,
         labels=labels(row.labels),
-        preprocess=_preprocess(row, entry, network),
+        preprocess=_preprocess(row, entry, network, size_hw),
         decoder="",
         # The graph counts a detector's classes without the background, COCO's ids with it.
         label_offset=-1 if row.task == "detection" else 0,
         iou=row.iou,
         weights=source,
-        accuracy=accuracy,
+        accuracy=accuracy if size_hw in (None, row.size_hw) else {},
     )
     return _adapted(network, row), spec
 
@@ -156,8 +171,8 @@ def _adapted(network: Any, row: ZooRow) -> nn.Module:
     return plain
 
 
-def _preprocess(row: ZooRow, entry: Any, network: Any) -> PreprocessSpec:
-    """What torchvision's own transforms do, from their own numbers."""
+def _preprocess(row: ZooRow, entry: Any, network: Any, size_hw: tuple[int, int] | None = None) -> PreprocessSpec:
+    """What torchvision's own transforms do, from their own numbers; at another size, if one is given."""
     if row.task == "detection":
         # Detectors resize, plainly, and normalise inside themselves.
         inner = network.transform
@@ -166,9 +181,17 @@ def _preprocess(row: ZooRow, entry: Any, network: Any) -> PreprocessSpec:
     steps = entry.transforms()
     mean, std = _grey_levels(steps.mean), _grey_levels(steps.std)
     if row.size_hw is not None:
-        return PreprocessSpec(row.size_hw, "stretch", "antialias", mean=mean, std=std)
+        return PreprocessSpec(size_hw or row.size_hw, "stretch", "antialias", mean=mean, std=std)
     (crop,), (short,) = steps.crop_size, steps.resize_size
-    return PreprocessSpec((crop, crop), "crop", "antialias", short, mean=mean, std=std)
+    height, width = size_hw or (crop, crop)
+    return PreprocessSpec(
+        (height, width), "crop", "antialias", round(height * short / crop) if height == width else None, mean=mean, std=std
+    )
+
+
+def _by(size_hw: tuple[int, int] | None) -> str:
+    assert size_hw is not None
+    return f"{size_hw[0]}x{size_hw[1]}"
 
 
 def _grey_levels(values: Any) -> tuple[float, ...]:

@@ -179,8 +179,10 @@ def prepare(
 ) -> tuple[NDArray[Any], tuple[Placement, ...]]:
     """A graph's input from N pictures, and the placement of each; of ``out`` [>= N, ...], if given, the first N are written.
 
+    For a graph that resizes frames itself, the pictures are copied as they are.
+
     Raises:
-        InputError: there is no picture, or ``out`` is too small.
+        InputError: there is no picture, ``out`` is too small, or a picture is not of the one size that the graph takes.
     """
     count = len(images_rgb)
     if not count:
@@ -189,6 +191,22 @@ def prepare(
         if len(out) < count:
             raise InputError(f"the input array holds {len(out)} pictures, and {count} came; give fewer or a larger array")
         out = out[:count]
+    if spec.frame_hw is not None:
+        return _copied(images_rgb, spec, spec.frame_hw, out)
     canvas = out if spec.baked and out is not None else np.empty((count, *spec.size_hw, 3), np.uint8)
     placements = tuple(resize_into(image, spec, one) for image, one in zip(images_rgb, canvas, strict=True))
     return (canvas if spec.baked else normalize(canvas, spec, out)), placements
+
+
+def _copied(
+    images_rgb: Sequence[Image], spec: PreprocessSpec, frame_hw: tuple[int, int], out: NDArray[Any] | None
+) -> tuple[NDArray[Any], tuple[Placement, ...]]:
+    frames = np.empty((len(images_rgb), *frame_hw, 3), np.uint8) if out is None else out
+    for image, frame in zip(images_rgb, frames, strict=True):
+        if image.dtype != np.uint8 or image.shape != (*frame_hw, 3):
+            raise InputError(
+                f"the model takes frames uint8 {[*frame_hw, 3]} as they are, and {image.dtype} {list(image.shape)} came; "
+                "export it for this camera (--frame-size HxW), or without --frame-size for pictures of any size"
+            )
+        np.copyto(frame, image)
+    return frames, (place(frame_hw, spec),) * len(images_rgb)

@@ -32,8 +32,9 @@ def ssd(outputs: Arrays, spec: ModelSpec, confidence: float) -> list[Candidates]
     found = []
     for index in range(len(boxes)):
         if ids is None:
-            best, class_id = best_class(_activated(scores[index], spec)[:, spec.label_offset :], classes_axis=1)
-            class_id += spec.label_offset
+            background = max(0, spec.label_offset)
+            best, class_id = best_class(_activated(scores[index], spec)[:, background:], classes_axis=1)
+            class_id += background
         else:
             class_id = np.rint(ids[index]).astype(np.int64)
             best = np.where(class_id >= spec.label_offset, scores[index], 0)
