@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from jetlens.backends.base import Precision, RunFacts, Session, SessionOptions
 from jetlens.backends.choice import open_session
-from jetlens.backends.graph import GraphFacts, read_graph
 from jetlens.engines.options import BuildOptions
 from jetlens.engines.plan import SUFFIXES
 from jetlens.errors import ModelError, SidecarError, UnknownNameError, UsageError
 from jetlens.frame import Frame, Image
+from jetlens.graph import GraphFacts, read_graph
 from jetlens.imagefile import load_image
 from jetlens.registry import resolve
 from jetlens.results import Prediction

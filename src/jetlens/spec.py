@@ -13,6 +13,7 @@ from jetlens.atomic import write_atomic
 from jetlens.errors import ModelError, SidecarError
 
 __all__ = [
+    "FP32_NODES_KEY",
     "METADATA_KEY",
     "ModelSpec",
     "PreprocessSpec",
@@ -35,6 +36,9 @@ Anchor = Literal["center", "top-left"]
 
 METADATA_KEY = "jetlens.spec"
 """The key under which the spec (without the file's hash) also stands in an ONNX file's metadata."""
+
+FP32_NODES_KEY = "jetlens.fp32_nodes"
+"""The key of a JSON list in an ONNX file's metadata: nodes whose numbers leave fp16, for builders that may lower what the graph's types leave open."""
 
 FORMAT = 1
 T = TypeVar("T")
@@ -94,7 +98,9 @@ class PreprocessSpec:
         if not all(value > 0 for value in self.std):
             raise SidecarError(f"std is {list(self.std)}; every value must be above 0 (grey levels, 0 to 255)")
         if self.frame_hw is not None and (min(self.frame_hw) < 1 or not self.baked):
-            raise SidecarError(f"frame_hw is {list(self.frame_hw)}; it takes 2 sides of at least 1 pixel, and a graph that takes uint8 (baked)")
+            raise SidecarError(
+                f"frame_hw is {list(self.frame_hw)}; it takes 2 sides of at least 1 pixel, and a graph that takes uint8 (baked)"
+            )
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             if value not in allowed:

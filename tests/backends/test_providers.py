@@ -11,11 +11,11 @@ import pytest
 
 from jetlens.backends import onnxruntime as module
 from jetlens.backends.base import SessionOptions
-from jetlens.backends.graph import read_graph
 from jetlens.backends.onnxruntime import OnnxRuntime, OnnxRuntimeTensorRt
 from jetlens.backends.providers import CPU, CUDA, TENSORRT, placement
 from jetlens.engines.options import BuildOptions
 from jetlens.errors import BackendError
+from jetlens.graph import read_graph
 from tiny_graphs import color_graph
 
 MODEL = color_graph().SerializeToString()
@@ -110,7 +110,7 @@ def test_cuda_that_does_not_run_everything_fails(runtime: Any, way: str, message
 
 def test_int8_on_cuda_is_the_fp32_that_runs(runtime: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime("runs")
-    monkeypatch.setattr("jetlens.backends.graph.GraphFacts.precision", property(lambda self: "int8"))
+    monkeypatch.setattr("jetlens.graph.GraphFacts.precision", property(lambda self: "int8"))
     assert OnnxRuntime.open(MODEL, SessionOptions(device="cuda")).facts.precision == "fp32"
     with pytest.raises(BackendError, match="int8 was asked for, but this graph runs in fp32"):
         OnnxRuntime.open(MODEL, SessionOptions(device="cuda", precision="int8"))

@@ -44,7 +44,7 @@ class Scene:
     """What the imitated TensorRT finds and answers.
 
     Attributes:
-        layers: layer type and output type of each layer of the parsed network.
+        layers: layer type and output type of each layer of the parsed network, and its name if that matters.
         problems: what the parser refuses; empty where it takes the graph.
         said: messages while building, as severity and text.
         plan: what comes out; None where the build fails.
@@ -52,7 +52,7 @@ class Scene:
         on_execute: called with the context's behaviour by ``execute_async_v3`` and given the stream.
     """
 
-    layers: list[tuple[str, str]] = field(default_factory=lambda: [("CONVOLUTION", "FLOAT"), ("ACTIVATION", "FLOAT")])
+    layers: list[tuple[str, ...]] = field(default_factory=lambda: [("CONVOLUTION", "FLOAT"), ("ACTIVATION", "FLOAT")])
     inputs: list[Tensor] = field(default_factory=lambda: [Tensor("images", "UINT8", (-1, 8, 12, 3), ("N", "", "", ""))])
     outputs: list[Tensor] = field(default_factory=lambda: [Tensor("logits", "FLOAT", (-1, 3), ("N", ""))])
     problems: list[Problem] = field(default_factory=list)
@@ -261,7 +261,7 @@ class _Builder:
 class _Network:
     def __init__(self, module: RecordedTensorRt) -> None:
         scene = module.scene
-        self._layers = [module.make("ILayer", kind, dtype) for kind, dtype in scene.layers]
+        self._layers = [module.make("ILayer", *row) for row in scene.layers]
         self._inputs = [module.make("ITensor", tensor) for tensor in scene.inputs]
         self._outputs = [module.make("ITensor", tensor) for tensor in scene.outputs]
         self.num_layers, self.num_inputs, self.num_outputs = len(self._layers), len(self._inputs), len(self._outputs)
@@ -277,8 +277,10 @@ class _Network:
 
 
 class _Layer:
-    def __init__(self, module: RecordedTensorRt, kind: str, dtype: str) -> None:
-        self.module, self.type = module, module.member("LayerType", kind)
+    def __init__(self, module: RecordedTensorRt, kind: str, dtype: str, name: str = "") -> None:
+        self.module, self.type, self.name = module, module.member("LayerType", kind), name
+        # Seen on 8.6.0: a weakly typed network reads fp32 behind a cast to fp16 too.
+        dtype = "FLOAT" if dtype == "HALF" and module.__version__.startswith("8.") else dtype
         self.num_outputs = 1
         self.precision: Any = None
         self._output = module.make("ITensor", Tensor("between", dtype, (1,)))

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 from recorded_tensorrt import VERSIONS, Problem, RecordedTensorRt, Scene, Tensor
 
@@ -16,7 +18,7 @@ from jetlens.engines.inspection import tensor_rows
 from jetlens.engines.job import Job
 from jetlens.engines.options import BuildOptions
 from jetlens.errors import BackendError, ModelError
-from jetlens.spec import TensorSpec
+from jetlens.spec import FP32_NODES_KEY, TensorSpec
 
 EVERY = pytest.mark.parametrize("version", VERSIONS)
 
@@ -40,6 +42,24 @@ HALF_GRAPH = [("CAST", "HALF"), ("CONVOLUTION", "HALF"), ("CAST", "FLOAT"), ("EL
 INT8_GRAPH = [("ACTIVATION", "FLOAT"), ("QUANTIZE", "INT8"), ("DEQUANTIZE", "FLOAT"), ("CONVOLUTION", "FLOAT"), ("ELEMENTWISE", "FLOAT")]
 
 
+def model_of(layers: list[tuple[str, ...]], *fp32_nodes: str) -> bytes:
+    """An ONNX file that holds what such layers come from."""
+    kinds = {text for row in layers for text in row}
+    real = np.zeros(1, np.float16 if "HALF" in kinds else np.float32)
+    operator = "QuantizeLinear" if "QUANTIZE" in kinds else "Conv"
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(operator, ["images", "weights"], ["logits"])],
+        "net",
+        [onnx.helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["N", 8, 12, 3])],
+        [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["N", 3])],
+        [onnx.numpy_helper.from_array(real, "weights")],
+    )
+    model = onnx.helper.make_model(graph)
+    onnx.helper.set_model_props(model, {FP32_NODES_KEY: json.dumps(fp32_nodes)})
+    content: bytes = model.SerializeToString()
+    return content
+
+
 @pytest.fixture
 def recorded(shared_data: Path) -> Callable[..., RecordedTensorRt]:
     """Makes the module of one version."""
@@ -48,9 +68,8 @@ def recorded(shared_data: Path) -> Callable[..., RecordedTensorRt]:
 
 def run(module: RecordedTensorRt, **options: Any) -> tuple[bytes, Any]:
     timing_cache = str(options.pop("cache", ""))
-    return make_plan(
-        module, b"onnx", Job("net", BuildOptions(**options), "tensorrt", timing_cache=timing_cache), progress=lambda text: None
-    )
+    model = options.pop("model", model_of(module.scene.layers))
+    return make_plan(module, model, Job("net", BuildOptions(**options), "tensorrt", timing_cache=timing_cache), progress=lambda text: None)
 
 
 @EVERY
@@ -90,6 +109,13 @@ def test_network_and_precision_flags(recorded: Any, version: str) -> None:
         # The fp32 layers that decode stay fp32 where a flag would let the builder lower them; casts are left alone.
         held = [row for what, row in module.used if what == "held"]
         assert held == ([("ELEMENTWISE", "FLOAT")] if old and precision != "fp32" else [])
+
+
+def test_nodes_that_leave_fp16_are_held_by_their_names(recorded: Any) -> None:
+    layers = [("CONVOLUTION", "HALF", "/a/conv"), ("UNARY", "FLOAT", "/exp_3"), ("CONVOLUTION", "HALF", "/b/conv")]
+    module = recorded("8.6.0", layers=layers, inspector=report("Half"))
+    run(module, model=model_of(layers, "/exp", "/b/conv"))
+    assert [row for what, row in module.used if what == "held"] == [("UNARY", "FLOAT"), ("CONVOLUTION", "FLOAT")]
 
 
 @EVERY

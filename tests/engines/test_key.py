@@ -112,7 +112,7 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     *((name, {"graph": make}) for name, make in GRAPHS.items()),
     *((name, {"options": replace(OPTIONS, **values)}) for name, values in BUILDS.items()),
     *((f"{name} {value}", {"environment": replace(HERE, **{name: value})}) for name, values in MACHINES.items() for value in values),
-    ("recipe", {"recipe": 2}),
+    ("recipe", {"recipe": key_module.RECIPE + 1}),
     ("what the graph says of its precision", {"graph": lambda: graph(spec=spec("fp16"))}),
 ]
 

@@ -14,6 +14,7 @@ from jetlens.engines.build import Worker, build
 from jetlens.engines.options import BuildOptions
 from jetlens.engines.plan import PlanFacts
 from jetlens.errors import BackendError, ModelError
+from tiny_graphs import color_graph
 
 INSPECTOR = json.dumps(
     {"Layers": [{"LayerType": "Convolution", "Inputs": [{"Format/Datatype": "Float"}], "Outputs": [{"Format/Datatype": "Float"}]}]}
@@ -29,7 +30,14 @@ def run(monkeypatch: pytest.MonkeyPatch, shared_data: Path, tmp_path: Path) -> C
         monkeypatch.setenv("SCENE", json.dumps({"inspector": INSPECTOR, "plan": "plan", **scene}))
         report = (said if said is not None else []).append
         worker = Worker(module="tensorrt_in_child")
-        return build(b"onnx", BuildOptions(**options), name="net", timing_cache=tmp_path / "layers.cache", report=report, worker=worker)
+        return build(
+            color_graph().SerializeToString(),
+            BuildOptions(**options),
+            name="net",
+            timing_cache=tmp_path / "layers.cache",
+            report=report,
+            worker=worker,
+        )
 
     return go
 

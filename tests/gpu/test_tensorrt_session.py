@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from jetlens.backends import BACKENDS
 from jetlens.backends.base import SessionOptions
-from jetlens.backends.graph import read_graph
 from jetlens.backends.tensorrt import TensorRtSession, open_engine
 from jetlens.backends.tensorrt.cuda import load_cuda
 from jetlens.deviation import deviation
@@ -22,6 +21,7 @@ from jetlens.engines.cache import obtain
 from jetlens.engines.options import BuildOptions
 from jetlens.engines.plan import Engine
 from jetlens.errors import BackendError
+from jetlens.graph import read_graph
 from jetlens.spec import read_model
 from tiny_graphs import SIZE_HW, color_graph
 

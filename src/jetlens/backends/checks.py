@@ -9,8 +9,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from jetlens.backends.base import SessionOptions
-from jetlens.backends.graph import read_graph
 from jetlens.errors import BackendError, ModelError
+from jetlens.graph import read_graph
 from jetlens.spec import TensorSpec
 
 __all__ = ["check_feed", "check_precision", "is_plan", "reason"]

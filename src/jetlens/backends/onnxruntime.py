@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from jetlens.backends.base import RunFacts, SessionOptions
 from jetlens.backends.checks import check_feed, check_precision, reason
-from jetlens.backends.graph import GraphFacts, read_graph
 from jetlens.backends.immediate import ImmediateLanes
 from jetlens.backends.providers import CPU, CUDA, TENSORRT, open_cuda, open_tensorrt
 from jetlens.device import cpu_model, gpu_name
 from jetlens.errors import BackendError, ModelError
+from jetlens.graph import GraphFacts, read_graph
 from jetlens.registry import installed, require
 from jetlens.spec import TensorSpec
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from jetlens.backends.base import RunFacts, SessionOptions
 from jetlens.backends.checks import check_feed, check_precision, reason
-from jetlens.backends.graph import GraphFacts, read_graph
 from jetlens.backends.immediate import ImmediateLanes
 from jetlens.errors import BackendError, ModelError
+from jetlens.graph import GraphFacts, read_graph
 from jetlens.registry import installed, require
 from jetlens.spec import TensorSpec
 

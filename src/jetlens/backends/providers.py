@@ -14,10 +14,10 @@ import numpy as np
 
 from jetlens.backends.base import SessionOptions
 from jetlens.backends.checks import reason
-from jetlens.backends.graph import GraphFacts
 from jetlens.engines.manifest import make_folder
 from jetlens.errors import BackendError
 from jetlens.folders import cache_folder
+from jetlens.graph import GraphFacts
 
 __all__ = ["CPU", "CUDA", "TENSORRT", "Opener", "open_cuda", "open_tensorrt", "placement"]
 

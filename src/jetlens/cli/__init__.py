@@ -19,6 +19,8 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("jetlens.cli.demo:command", "Detect, grade and segment oranges on a synthetic inspection line."),
     "predict": ("jetlens.cli.predict:command", "Run a model on images, folders and videos."),
+    "run": ("jetlens.cli.run:command", "Run a model on cameras, streams and files in real time."),
+    "streams": ("jetlens.cli.streams:command", "Find how many cameras this machine holds in real time with a model."),
     "adopt": ("jetlens.cli.adopt:command", "Describe an ONNX file made elsewhere, so that every command can run it."),
     "train": ("jetlens.cli.train:command", "Train a network to a checkpoint."),
     "export": ("jetlens.cli.export:command", "Turn a checkpoint or a named network into a deployable ONNX graph."),
@@ -30,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cache": ("jetlens.cli.cache:app", "List, explain and prune the TensorRT engines that are kept."),
     "inspect": ("jetlens.cli.inspect:command", "Show what a model file is, takes and answers."),
     "data": ("jetlens.cli.data:command", "Check a dataset, look at one, or write images of the orange line."),
+    "deepstream": ("jetlens.cli.deepstream:command", "Write an nvinfer configuration, its graph and a pipeline for NVIDIA DeepStream."),
     "monitor": ("jetlens.cli.monitor:command", "Show what this machine is doing: load, memory, power, temperatures."),
     "doctor": ("jetlens.cli.doctor:command", "Show what this machine can run and how to get what is missing."),
 }

@@ -12,13 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from jetlens.atomic import write_atomic
-from jetlens.backends.graph import GraphFacts, read_graph
 from jetlens.cli import flags
 from jetlens.engines.api import load_tensorrt
 from jetlens.engines.options import BuildOptions
 from jetlens.engines.plan import SUFFIXES, Engine, PlanFacts, facts_to_dict
 from jetlens.engines.trtexec import Summary, arguments, command_line, find_trtexec, run_trtexec, version_of_trtexec
 from jetlens.errors import BackendError, OutputError, SidecarError, UsageError
+from jetlens.graph import GraphFacts, read_graph
 from jetlens.predictor import model_path, precision_path
 from jetlens.spec import read_model, sidecar_path, write_sidecar
 

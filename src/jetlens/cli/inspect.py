@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jetlens.backends.graph import GraphFacts, read_graph
 from jetlens.cli.inspect_plan import plan_record, show_plan
 from jetlens.engines.plan import SUFFIXES
 from jetlens.errors import ModelError, SidecarError
+from jetlens.graph import GraphFacts, read_graph
 from jetlens.predictor import check_contract, model_path
 from jetlens.spec import METADATA_KEY, ModelSpec, PreprocessSpec, TensorSpec, sidecar_path
 

@@ -58,6 +58,8 @@ _TRAINING = {
 _NEEDS: dict[str, _Needs] = {
     "demo": _Needs(("shipped models",), _BACKEND, {"PyAV": "writes its video as mp4v", "OpenCV": "writes no video"}),
     "predict": _Needs((), _BACKEND, {"OpenCV": "no videos, and no models with linear resizing"}),
+    "run": _Needs((), _BACKEND, {"PyAV": "no RTSP, and videos as mp4v", "OpenCV": "no V4L2 cameras and no windows"}),
+    "streams": _Needs((), _BACKEND),
     "adopt": _Needs(("onnx",), (), {"backend onnxruntime": "cannot try the model"}),
     "train": _Needs(("backend pytorch",), (), _TRAINING),
     "export": _Needs(("backend pytorch", "onnx"), (), {"backend onnxruntime": "cannot verify what it wrote"}),
@@ -69,6 +71,7 @@ _NEEDS: dict[str, _Needs] = {
     "cache": _Needs(),
     "inspect": _Needs(),
     "data": _Needs(),
+    "deepstream": _Needs(("onnx",)),
     "monitor": _Needs(),
     "doctor": _Needs(),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -15,7 +16,8 @@ from jetlens.engines.job import Job
 from jetlens.engines.plan import PlanFacts
 from jetlens.engines.timings import attach_timing_cache, keep_timing_cache
 from jetlens.errors import BackendError, ModelError
-from jetlens.spec import TensorSpec
+from jetlens.graph import read_graph
+from jetlens.spec import FP32_NODES_KEY, TensorSpec
 
 __all__ = ["make_plan"]
 
@@ -28,17 +30,19 @@ _SHOWN_WARNINGS = 5
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What the parsed network holds.
+    """What the graph holds.
 
     Attributes:
-        half: some tensor is fp16.
-        half_heavy: a convolution or product answers in fp16.
+        half: it stores fp16 values.
+        half_heavy: a convolution or product of the parsed network answers in fp16; a weakly typed network never says so.
         int8: it quantizes.
+        fp32_nodes: names of nodes that the graph's maker found to leave fp16.
     """
 
     half: bool
     half_heavy: bool
     int8: bool
+    fp32_nodes: frozenset[str] = frozenset()
 
     @property
     def precision(self) -> str:
@@ -70,7 +74,7 @@ def make_plan(
     progress("reading the graph")
     if not parser.parse(model):
         raise _parser_error(parser, version, messages, job.name)
-    asked = _asked(network)
+    asked = _asked(network, model)
     config = _config(tensorrt, builder, network, job, version, asked)
     timings = attach_timing_cache(config, job.timing_cache)
     if version.progress:
@@ -137,16 +141,14 @@ def _node_in_log(number: int, said: list[str]) -> tuple[str, str]:
     return operator, node
 
 
-def _asked(network: Any) -> _Asked:
-    half = half_heavy = int8 = False
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
-        kind = layer.type.name
-        answers_half = any(layer.get_output(i).dtype.name == "HALF" for i in range(layer.num_outputs))
-        half |= answers_half
-        half_heavy |= answers_half and kind in _HEAVY
-        int8 |= kind in ("QUANTIZE", "DEQUANTIZE")
-    return _Asked(half, half_heavy, int8)
+def _asked(network: Any, model: bytes) -> _Asked:
+    facts = read_graph(model)
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    half_heavy = any(
+        layer.type.name in _HEAVY and any(layer.get_output(i).dtype.name == "HALF" for i in range(layer.num_outputs)) for layer in layers
+    )
+    nodes = json.loads(facts.metadata.get(FP32_NODES_KEY, "[]"))
+    return _Asked(bool(facts.parameters.get("float16")), half_heavy, facts.precision == "int8", frozenset(map(str, nodes)))
 
 
 def _config(tensorrt: Any, builder: Any, network: Any, job: Job, version: Version, asked: _Asked) -> Any:
@@ -160,8 +162,8 @@ def _config(tensorrt: Any, builder: Any, network: Any, job: Job, version: Versio
     if version.precision_flags:
         # What an int8 graph does not quantize runs in fp16: a third faster than int8 among fp32 layers.
         names += ["FP16"] * (asked.half or asked.int8) + ["INT8"] * asked.int8
-        if asked.half_heavy or asked.int8:
-            _hold_fp32(tensorrt, network, after_products=asked.int8)
+        if asked.half or asked.int8:
+            _hold_fp32(tensorrt, network, asked.fp32_nodes)
             names.append("PREFER_PRECISION_CONSTRAINTS")
     if options.dla_core is not None:
         _use_dla(tensorrt, builder, config, options.dla_core, asked)
@@ -179,21 +181,25 @@ def _config(tensorrt: Any, builder: Any, network: Any, job: Job, version: Versio
     return config
 
 
-def _hold_fp32(tensorrt: Any, network: Any, *, after_products: bool) -> None:
-    """Keeps layers that the graph computes in fp32 there: the FP16 flag alone would let the builder lower them too.
+def _hold_fp32(tensorrt: Any, network: Any, nodes: frozenset[str]) -> None:
+    """Keeps in fp32 what decodes the answers, behind the last convolution or product, and the nodes that leave fp16.
 
-    Args:
-        after_products: only those after the last convolution or product, which decode the answers; in an int8 graph what stands
-            between quantized layers is fp32 in name alone.
+    A weakly typed network reads fp32 everywhere, whatever the graph casts, so its own types cannot tell what to keep.
     """
     single = tensorrt.DataType.FLOAT
     layers = [network.get_layer(index) for index in range(network.num_layers)]
-    first = 1 + max((i for i, layer in enumerate(layers) if layer.type.name in _HEAVY), default=-1) if after_products else 0
-    for layer in layers[first:]:
-        if layer.type.name in _HELD and layer.num_outputs and all(layer.get_output(i).dtype == single for i in range(layer.num_outputs)):
+    last = max((i for i, layer in enumerate(layers) if layer.type.name in _HEAVY), default=-1)
+    for index, layer in enumerate(layers):
+        kept = (index > last and layer.type.name in _HELD) or (layer.name in nodes or _node_of(layer.name) in nodes)
+        if kept and layer.num_outputs and all(layer.get_output(i).dtype == single for i in range(layer.num_outputs)):
             layer.precision = single
             for i in range(layer.num_outputs):
                 layer.set_output_type(i, single)
+
+
+def _node_of(layer_name: str) -> str:
+    """The ONNX node that a layer came from: the parser numbers the layers of a node that needs several."""
+    return re.sub(r"_\d+$", "", layer_name)
 
 
 def _use_dla(tensorrt: Any, builder: Any, config: Any, core: int, asked: _Asked) -> None:

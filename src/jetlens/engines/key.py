@@ -13,7 +13,7 @@ from jetlens.spec import METADATA_KEY
 
 __all__ = ["Difference", "RECIPE", "differences", "digest", "key_fields", "model_name", "unknown_fields"]
 
-RECIPE = 1
+RECIPE = 2
 """Number of the way in which jetlens builds; raised when the same key would give another engine."""
 
 _OPTIONS: Mapping[str, Callable[[BuildOptions], str]] = {

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from jetlens.atomic import write_atomic
 from jetlens.backends import BACKENDS
 from jetlens.backends.base import Session, SessionOptions
-from jetlens.backends.graph import read_graph
 from jetlens.engines.plan import SUFFIXES
 from jetlens.errors import ModelError, OutputError, UsageError, VerificationError
 from jetlens.export.bake import INPUT_NAME, bake_preprocessing
 from jetlens.export.describe import AdoptOptions, describe, probe_picture
 from jetlens.export.plans import describe_plan, describe_unread, require_trust, trusted_session
 from jetlens.frame import Image
+from jetlens.graph import read_graph
 from jetlens.registry import require
 from jetlens.results import Prediction
 from jetlens.spec import METADATA_KEY, ModelSpec, TensorSpec, sidecar_path, write_sidecar

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetlens.backends.base import Session
-from jetlens.backends.graph import GraphFacts
 from jetlens.errors import ModelError, UnknownNameError, UsageError
 from jetlens.export.guess import Guess, guesses
 from jetlens.export.presets import PRESETS, Preset, preset
 from jetlens.frame import Image
+from jetlens.graph import GraphFacts
 from jetlens.labels import LABELS, labels, read_labels
 from jetlens.ops.images import normalize
 from jetlens.spec import METADATA_KEY, ModelSpec, PreprocessSpec, TaskName, TensorSpec

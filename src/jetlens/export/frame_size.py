@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from jetlens.atomic import write_atomic
 from jetlens.backends.base import SessionOptions
-from jetlens.backends.graph import read_graph
 from jetlens.backends.onnxruntime import OnnxRuntime
 from jetlens.data.orange_line import still
 from jetlens.errors import BackendError, ModelError, VerificationError
@@ -20,6 +19,7 @@ from jetlens.export.bake import graph_input
 from jetlens.export.resampling import resize_steps
 from jetlens.export.tidy import keep_outputs
 from jetlens.export.verify import BOX_TOLERANCE_PX, MASK_AGREEMENT, RAW_TOLERANCE, box_deviation, raw_deviation
+from jetlens.graph import read_graph
 from jetlens.ops.images import resize_into
 from jetlens.registry import require
 from jetlens.spec import METADATA_KEY, ModelSpec, read_model, write_sidecar

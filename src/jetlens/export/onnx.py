@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from jetlens import __version__
 from jetlens.atomic import write_atomic
-from jetlens.backends.graph import read_graph
 from jetlens.errors import ModelError, UsageError, WeightsError
 from jetlens.export.bake import INPUT_NAME, bake_preprocessing
 from jetlens.export.tidy import infer_outputs, keep_outputs, tidy
 from jetlens.export.verify import Verification, verify
+from jetlens.graph import read_graph
 from jetlens.registry import require
 from jetlens.spec import METADATA_KEY, ModelSpec, TaskName, write_sidecar
 

@@ -10,11 +10,11 @@ from typing import Any, cast
 
 from jetlens.backends import BACKENDS
 from jetlens.backends.base import Session, SessionOptions
-from jetlens.backends.graph import GraphFacts
 from jetlens.engines.trust import UNREAD, adopt_command, distrust, is_trusted, read_facts, trust
 from jetlens.errors import UsageError
 from jetlens.export.describe import AdoptOptions, describe
 from jetlens.export.presets import Preset, preset
+from jetlens.graph import GraphFacts
 from jetlens.labels import LABELS, labels, read_labels
 from jetlens.spec import ModelSpec, PreprocessSpec
 

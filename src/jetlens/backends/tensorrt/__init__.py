@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from jetlens.backends.base import RunFacts, SessionOptions
 from jetlens.backends.checks import check_precision, is_plan
-from jetlens.backends.graph import GraphFacts, read_graph
 from jetlens.backends.tensorrt.cuda import cuda_python, driver_problem, load_cuda
 from jetlens.backends.tensorrt.engine import OpenEngine, read_layout
 from jetlens.backends.tensorrt.session import TensorRtSession
@@ -19,6 +18,7 @@ from jetlens.engines.options import BuildOptions
 from jetlens.engines.plan import Engine, PlanFacts
 from jetlens.engines.trust import trusted
 from jetlens.errors import BackendError, JetlensError
+from jetlens.graph import GraphFacts, read_graph
 from jetlens.registry import installed
 
 __all__ = ["TensorRt", "TensorRtSession", "open_cached", "open_engine"]

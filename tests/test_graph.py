@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from jetlens.backends.graph import read_graph
 from jetlens.errors import ModelError
+from jetlens.graph import read_graph
 from jetlens.spec import METADATA_KEY, ModelSpec
 from tiny_graphs import color_graph, color_spec, with_external_weights
 
