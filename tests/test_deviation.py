@@ -9,7 +9,11 @@ BOXES = np.array([[[10, 10, 50, 60, 0.9, 0], [100, 20, 160, 90, 0.8, 1], [0, 0, 
 
 def test_classification_names_the_largest_difference() -> None:
     figures = deviation("classification", {"logits": np.array([[1.0, 3.0], [2.0, 0.0]])}, {"logits": np.array([[1.0, 3.5], [2.0, 2.25]])})
-    assert figures == {"max_abs": 2.25, "top1_agreement": 0.5}
+    assert figures["max_abs"] == 2.25
+    assert figures["mean_abs"] == pytest.approx((0.5 + 2.25) / 4)
+    assert figures["rmse"] == pytest.approx(((0.25 + 2.25**2) / 4) ** 0.5)
+    assert figures["top1_agreement"] == 0.5
+    assert figures["cosine"] == pytest.approx(15.5 / (14 * (1 + 3.5**2 + 4 + 2.25**2)) ** 0.5)
 
 
 def test_boxes_match_in_any_order() -> None:

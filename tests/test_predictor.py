@@ -18,6 +18,7 @@ from PIL import Image as PillowImage
 import jetlens.predictor as predictor_module
 from jetlens.backends import choice
 from jetlens.backends.base import RunFacts, SessionOptions
+from jetlens.choice import Choice, machine_name, write_choice
 from jetlens.errors import BackendError, JetlensError, ModelError, SidecarError, UnknownNameError, UsageError
 from jetlens.frame import Frame
 from jetlens.predictor import Predictor, load, model_path, precision_path
@@ -151,6 +152,22 @@ def test_a_precision_opens_the_graph_that_has_it(tmp_path: Path) -> None:
         precision_path(model, "fp16")
     (tmp_path / "colors.fp16.onnx").write_bytes(b"made")
     assert precision_path(model, "fp16") == tmp_path / "colors.fp16.onnx"
+
+
+def test_what_the_bench_chose_is_used_until_something_else_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JETLENS_CACHE", str(tmp_path / "cache"))
+    model = write_pair(tmp_path, color_graph())
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    choice = Choice(digest, machine_name(), str(model), "openvino", "fp32", "auto", 1, 1, "the fastest here", "2026-11-21")
+    write_choice(model, choice)
+    with load(model, threads=1) as predictor:
+        assert predictor.facts.backend == "openvino"
+        assert predictor.chosen == "openvino (chosen by jetlens bench: the fastest here)"
+    with load(model, "onnxruntime", threads=1) as predictor:
+        assert predictor.chosen == "onnxruntime"
+    write_choice(model, replace(choice, file=str(tmp_path / "gone.onnx")))
+    with load(model, threads=1) as predictor:
+        assert predictor.facts.backend == "onnxruntime"
 
 
 def test_one_buffer_serves_every_call() -> None:

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jetlens.backends.base import Precision, RunFacts, Session, SessionOptions
+from jetlens.backends import BACKENDS
+from jetlens.backends.base import Device, Precision, RunFacts, Session, SessionOptions
 from jetlens.backends.choice import open_session
+from jetlens.choice import Choice, read_choice
 from jetlens.engines.options import BuildOptions
 from jetlens.engines.plan import SUFFIXES
 from jetlens.errors import ModelError, SidecarError, UnknownNameError, UsageError
@@ -144,7 +146,7 @@ class Predictor:
 def load(
     model: str | Path,
     backend: str = "auto",
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     *,
     precision: Precision | None = None,
     threads: int | None = None,
@@ -166,7 +168,13 @@ def load(
         ModelError: the file is missing, damaged or not what its sidecar says; its hash is checked before anything parses it.
         BackendError: the runtime, device or precision cannot be had here, or nobody vouched for a TensorRT engine.
     """
-    path = precision_path(model_path(model, weights), precision)
+    path = model_path(model, weights)
+    choice = _choice(path) if (backend, device, precision, lanes) == ("auto", "auto", None, 1) else None
+    if choice is None:
+        path = precision_path(path, precision)
+    else:
+        path, backend, lanes = Path(choice.file), choice.backend, choice.lanes
+        precision, device = cast("Precision | None", choice.precision), cast(Device, choice.device)
     if is_plan := path.suffix.lower() in SUFFIXES:
         backend = _plan_backend(path, backend)
     content, spec = read_model(path)
@@ -174,11 +182,22 @@ def load(
         check_contract(read_graph(content, str(path)), spec, path.name)
     task: Task[Prediction] = TASKS.load(spec.task)(spec, options or TaskOptions())
     session, chosen = open_session(content, backend, SessionOptions(device, precision, threads, lanes, build=build or BuildOptions()))
+    if choice is not None:
+        chosen = f"{chosen} (chosen by jetlens bench: {choice.why})"
     try:
         return Predictor(task, session, chosen=chosen)
     except BaseException:
         session.close()
         raise
+
+
+def _choice(path: Path) -> Choice | None:
+    """What `jetlens bench --choose` found best for a model here, if its runtime and its file are still there."""
+    choice = read_choice(path)
+    if choice is None or choice.backend not in BACKENDS or choice.device not in get_args(Device):
+        return None
+    known = choice.precision in (None, *get_args(Precision)) and Path(choice.file).is_file()
+    return choice if known and BACKENDS.load(choice.backend).unavailable() is None else None
 
 
 def _plan_backend(path: Path, backend: str) -> str:

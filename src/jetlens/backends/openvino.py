@@ -137,7 +137,7 @@ def _config(options: SessionOptions) -> dict[str, Any]:
     config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
     if options.threads:
         config["INFERENCE_NUM_THREADS"] = options.threads
-    if options.precision:
+    if options.precision in _HINTS:
         config["INFERENCE_PRECISION_HINT"] = _HINTS[options.precision]
     return config
 

@@ -86,26 +86,31 @@ def _show(predictor: Predictor, data: str, result: Evaluation) -> None:
     facts = predictor.facts
     console = Console()
     table = Table(title=Text(f"{predictor.spec.name} on {data}"), title_justify="left")
-    for number, key in enumerate(result.classes[0] if result.classes else ()):
+    keys = [key for key in (result.classes[0] if result.classes else ()) if key != "intervals"]
+    for number, key in enumerate(keys):
         table.add_column(key, justify="left" if number == 1 else "right")
     rows = result.classes
     if len(rows) > _MOST_ROWS:
         table.caption = f"the {_MOST_ROWS} worst of {len(rows)} classes; --json gives all"
         rows = tuple(sorted(rows, key=lambda row: next(row[key] for key in _RATES if key in row))[:_MOST_ROWS])
     for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row.values()))
+        table.add_row(*(Text(_cell(row[key], row["intervals"].get(key))) for key in keys))
     console.print(table)
-    within = "" if result.interval is None else f" (95 %: {result.interval[0]:.4f} to {result.interval[1]:.4f})"
-    others = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items() if name != result.metric)
+    others = ", ".join(_cell_named(name, result) for name in result.metrics if name != result.metric)
     skipped = f", {len(result.skipped)} could not be read" if result.skipped else ""
     lines = (
-        f"{result.metric} {result.score:.4f}{within} on {result.count} pictures{skipped}; {others}",
+        f"{_cell_named(result.metric, result)} on {result.count} pictures{skipped}; {others}; brackets: 95 % over pictures",
         f"backend {predictor.chosen}, {facts.provider} {facts.precision} on {facts.device}",
     )
     for line in lines:
         console.print(Text(line), soft_wrap=True)
 
 
-def _cell(value: Any) -> str:
+def _cell_named(name: str, result: Evaluation) -> str:
+    return f"{name} {_cell(result.metrics[name], result.intervals.get(name))}"
+
+
+def _cell(value: Any, interval: tuple[float, float] | None = None) -> str:
     text = f"{value:.4f}" if isinstance(value, float) else str(value)
-    return "".join(c if c.isprintable() else "?" for c in text)
+    within = "" if interval is None else f" ({interval[0]:.4f}-{interval[1]:.4f})"
+    return "".join(c if c.isprintable() else "?" for c in text) + within

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from jetlens.bench.records import Measurement, write_records
+from jetlens.bench.files import write_run
+from jetlens.bench.records import Measurement, Run
 from jetlens.data.orange_line import OrangeLine
 from jetlens.demo.runtimes import NETWORKS, measure_runtimes
 from jetlens.demo.sheet import write_sheet
 from jetlens.demo.video import write_video
-from jetlens.device import machine
 from jetlens.errors import OutputError, UsageError
 from jetlens.pipeline.cascade import Cascade
 from jetlens.pipeline.statistics import StreamStats
@@ -37,14 +36,19 @@ class Demo:
         files: what was written, by what it is.
         stats: of the video's pipeline.
         objects: fruit seen in all frames together, and how many of their grades agree with the truth.
-        measurements: a row for each network on each runtime and precision.
+        run: a row for each network on each runtime and precision.
     """
 
     files: dict[str, Path]
     stats: StreamStats
     objects: tuple[int, int]
-    measurements: list[Measurement]
+    run: Run
     elapsed_s: float
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """The rows of the run."""
+        return self.run.measurements
 
 
 def run_demo(
@@ -86,6 +90,6 @@ def run_demo(
         cascade = Cascade(detector, grader, segmenter)
         made = write_video(line, cascade, files["video"], said)
     write_sheet(files["contact sheet"], made.kept)
-    measurements = measure_runtimes(pictures, said)
-    write_records(files["raw measurements"], measurements, dataclasses.asdict(machine()))
-    return Demo(files, made.stats, made.objects, measurements, time.perf_counter() - began)
+    run = measure_runtimes(pictures, said)
+    write_run(files["raw measurements"], run)
+    return Demo(files, made.stats, made.objects, run, time.perf_counter() - began)

@@ -64,7 +64,17 @@ def recipe_name(name: str) -> str:
 
 def quantizable(graph: Graph) -> list[Any]:
     """The nodes that can be quantized, in the order of the graph: Conv and Gemm whose weights are constants."""
-    return [node for node in graph.proto.node if node.op_type in QUANTIZED and graph.is_constant(node.input[1])]
+    nodes = [node for node in graph.proto.node if node.op_type in QUANTIZED and graph.is_constant(node.input[1])]
+    return [node for node in nodes if not _reads_rescaled(graph, node)]
+
+
+def _reads_rescaled(graph: Graph, node: Any) -> bool:
+    """Whether a constant for each channel stands straight before a node, as in SSD: TensorRT 8.6 cannot merge that with a quantization."""
+    producer = graph.producers.get(node.input[0])
+    if producer is None or producer.op_type not in ("Add", "Div", "Mul", "Sub"):
+        return False
+    constants = [values for name in producer.input if (values := graph.value(name)) is not None]
+    return any(values.ndim == 4 and values.shape[1] == values.size > 1 for values in constants)
 
 
 def watched(graph: Graph) -> list[str]:

@@ -1,0 +1,215 @@
+"""`jetlens bench`: the speed of a model on backends and precisions, beside the proof that it is right."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import typer
+from rich.console import Console
+
+from jetlens.bench.cases import case_paths, installed_backends, make_cases, own_precision, reference_case
+from jetlens.bench.checks import Checks, Labelled
+from jetlens.bench.choose import choose
+from jetlens.bench.figures import summary
+from jetlens.bench.files import write_run
+from jetlens.bench.inputs import find_pictures, is_orange_line_model
+from jetlens.bench.records import SCOPES, Case, Run, Scenario
+from jetlens.bench.runner import Plan, measure
+from jetlens.bench.sweep import sweep
+from jetlens.bench.verdict import verdict
+from jetlens.choice import write_choice
+from jetlens.cli import flags
+from jetlens.cli.bench_table import show
+from jetlens.errors import BackendError, GateError, JetlensError, UsageError
+from jetlens.evaluate import ORANGE_LINE
+from jetlens.graph import read_graph
+from jetlens.predictor import model_path
+from jetlens.spec import ModelSpec, read_model
+
+__all__ = ["command"]
+
+_PICTURES = 40
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="An .onnx file or a model's name.")],
+    backends: Annotated[str | None, typer.Option("--backends", help="Comma-separated; all that are installed if not given.")] = None,
+    precisions: Annotated[str | None, typer.Option("--precisions", help="fp32,bf16,fp16,int8; the model's own if not given.")] = None,
+    devices: Annotated[str | None, typer.Option("--devices", help="cpu,cuda; where each backend runs if not given.")] = None,
+    scenario: Annotated[str, typer.Option("--scenario", help="single, offline (batches), camera@FPS or multi (lanes).")] = "single",
+    scope: Annotated[
+        str, typer.Option("--scope", help="answer (pixels to answer), full (with decoding and drawing) or network (copies and compute).")
+    ] = "answer",
+    batch: Annotated[str, typer.Option("--batch", help="Pictures a call; several are compared: 1,8.")] = "1",
+    lanes: Annotated[str, typer.Option("--lanes", help="Calls in flight; several are compared: 1,2,3.")] = "1",
+    images: Annotated[Path | None, typer.Option("--images", help="A picture or a folder; the orange line for models of it.")] = None,
+    count: Annotated[int, typer.Option("--count", min=1, help="Pictures to time.")] = 16,
+    data: Annotated[str | None, typer.Option("--data", help="Labelled pictures for the accuracy gate: orange-line or a folder.")] = None,
+    pictures: Annotated[int, typer.Option("--pictures", min=0, help="Labelled pictures to score; 0 for no accuracy.")] = _PICTURES,
+    layout: Annotated[str | None, typer.Option("--layout", help="Of --data; told from the folder if not given.")] = None,
+    budget: Annotated[float, typer.Option("--budget", min=0, help="Points of accuracy that a row may lose.")] = 1.0,
+    target_fps: Annotated[float | None, typer.Option("--target-fps", help="Say whether it keeps up; exit code 3 if not.")] = None,
+    target_p99: Annotated[float | None, typer.Option("--target-p99", help="Milliseconds that 99 of 100 calls must keep; 1000/fps.")] = None,
+    chosen: Annotated[bool, typer.Option("--choose", help="Keep the best row beside the model, for the commands that run it.")] = False,
+    limits: Annotated[str | None, typer.Option("--sweep", help="batch or size: find the largest that fits.")] = None,
+    blocks: Annotated[int, typer.Option("--blocks", min=1, help="Turns of each case.")] = 10,
+    block_seconds: Annotated[float, typer.Option("--block-seconds", min=0.01, help="Length of a turn.")] = 0.5,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads inside one run.")] = None,
+    weights: Annotated[Path | None, typer.Option("--weights", help="A weights file for a torchvision network's name.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Keep the raw values in this file, for compare and report.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a row.")] = False,
+) -> None:
+    """Measure a model on backends and precisions: every case in its own process, by turns, beside its deviation and accuracy."""
+    if target_p99 is not None and target_fps is None:
+        raise UsageError("--target-p99 goes with --target-fps")
+    path = model_path(model, weights)
+    spec = read_model(path)[1]
+    cases = _cases(model, path, backends, precisions, devices, batch, lanes)
+    kind, fps = _scenario(scenario, [case.batch for case in cases], [case.lanes for case in cases])
+    if scope not in SCOPES:
+        raise UsageError(f"--scope {scope!r}; allowed: {', '.join(SCOPES)}")
+    said = _progress(as_json)
+    chosen_pictures = find_pictures(spec, images, data, count, layout=layout)
+    reference = reference_case(model, path)
+    plan = Plan(
+        cases=cases,
+        paths=case_paths([*cases, *([reference] if reference else [])], path, said),
+        pictures=chosen_pictures,
+        scenario=kind,
+        fps=fps,
+        scope=scope,
+        blocks=blocks,
+        block_s=block_seconds,
+        threads=threads,
+        checks=Checks(spec, chosen_pictures.names, reference, budget / 100, *_accuracy(spec, data, pictures, layout)),
+        command=("jetlens", *sys.argv[1:]),
+    )
+    if limits is not None:
+        _sweep(plan, limits, spec, path, output, said)
+        return
+    run = measure(plan, save=_saver(output), said=said)
+    _print(run, as_json)
+    if output is not None and not as_json:
+        print(f"raw values: {output}; next: jetlens report {output} --output report.html", file=sys.stderr)
+    _conclude(run, path, target_fps, target_p99, plan.paths if chosen else None, as_json)
+
+
+def _cases(
+    model: str, path: Path, backends: str | None, precisions: str | None, devices: str | None, batch: str, lanes: str
+) -> tuple[Case, ...]:
+    names = installed_backends() if backends is None else _words(backends)
+    if not names:
+        raise BackendError("no backend is installed: pip install 'jetlens[cpu]', or see jetlens doctor")
+    asked = [own_precision(path)] if precisions is None else [flags.precision(word) for word in _words(precisions)]
+    where = [flags.device(word) for word in _words(devices)] if devices else []
+    return make_cases(model, names, asked, devices=where, batches=_numbers("--batch", batch), lanes=_numbers("--lanes", lanes))
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(flag: str, text: str) -> list[int]:
+    words = _words(text)
+    if not words or not all(word.isdecimal() and int(word) for word in words):
+        raise UsageError(f"{flag} {text!r}: give whole numbers from 1, such as 1 or 1,8")
+    return [int(word) for word in words]
+
+
+def _scenario(text: str, batches: list[int], lanes: list[int]) -> tuple[Scenario, float | None]:
+    """The scenario and a camera's rate; batches and lanes without a scenario that has them are wrong usage."""
+    name, _, rate = text.partition("@")
+    if name not in ("single", "offline", "camera", "multi") or (rate and name != "camera"):
+        raise UsageError(f"--scenario {text!r}; allowed: single, offline, camera@30 (frames a second), multi")
+    if name == "camera" and max(batches) > 1:
+        raise UsageError("--scenario camera takes one picture a call; leave --batch away")
+    if name in ("single", "camera") and max(lanes) > 1:
+        raise UsageError(f"--lanes goes with --scenario multi or offline; {name} has one call in flight")
+    if name != "camera":
+        return cast(Scenario, name), None
+    try:
+        fps = float(rate or 30)
+    except ValueError:
+        fps = 0.0
+    if not 0 < fps <= 100_000:
+        raise UsageError(f"--scenario {text!r}: give frames a second, such as camera@30")
+    return "camera", fps
+
+
+def _accuracy(spec: ModelSpec, data: str | None, pictures: int, layout: str | None) -> tuple[Labelled | None, dict[str, float]]:
+    """What is scored, and what the sidecar promises where it was measured on the same data."""
+    chosen = data or (ORANGE_LINE if is_orange_line_model(spec) else None)
+    if chosen is None or pictures == 0:
+        return None, {}
+    same = spec.accuracy.get("data") == chosen
+    recorded = {name: float(value) for name, value in spec.accuracy.items() if same and isinstance(value, float)}
+    return Labelled(chosen, pictures, layout), recorded
+
+
+def _saver(output: Path | None) -> Callable[[Run], None]:
+    if output is None:
+        return lambda run: None
+    return lambda run: write_run(output, run)
+
+
+def _progress(as_json: bool) -> Callable[[str], None]:
+    if as_json:
+        return lambda message: None
+    return lambda message: print(f"jetlens: {message}", file=sys.stderr, flush=True)
+
+
+def _print(run: Run, as_json: bool) -> None:
+    if not as_json:
+        console = Console()
+        show(run, console if console.is_terminal else Console(width=max(150, console.width)))
+        return
+    for row in run.measurements:
+        head: dict[str, Any] = {"case": row.case.title, "backend": row.case.backend, "model": row.case.model}
+        head |= {
+            "precision": row.facts.precision if row.facts else row.case.precision,
+            "provider": row.facts.provider if row.facts else None,
+        }
+        head |= {"input_sha256": row.input_sha256, "complete": row.complete}
+        if row.refused:
+            typer.echo(json.dumps({**head, "refused": row.refused}))
+            continue
+        proof = {"deviation": dict(row.deviation), "accuracy": dict(row.accuracy), "intervals": dict(row.intervals)}
+        memory = {"peak_rss_mib": row.memory.peak, "device_mib": row.memory.device, "engine_mib": row.memory.engine}
+        typer.echo(json.dumps({**head, **summary(run, row), **memory, **proof}))
+
+
+def _conclude(
+    run: Run, path: Path, fps: float | None, p99_ms: float | None, files: Mapping[Case, Path | JetlensError] | None, as_json: bool
+) -> None:
+    """The verdict, the choice and the exit code: 1 if nothing could run, 3 if no row passed its gates or the target is missed."""
+    refused = [row for row in run.measurements if row.refused]
+    if len(refused) == len(run.measurements):
+        first = refused[0]
+        kind = BackendError if all(row.failed for row in refused) else GateError
+        raise kind(f"{first.case.title}: {first.refused}" + (f" (and {len(refused) - 1} more rows)" if len(refused) > 1 else ""))
+    found = None if fps is None else verdict(run, fps, p99_ms)
+    if found is not None:
+        typer.echo(json.dumps({"verdict": found.passed, "why": found.line}) if as_json else found.line)
+    if found is not None and not found.passed:
+        raise GateError(f"the target of {fps:g} fps is missed")
+    if files is not None:
+        choice = choose(run, path, files, fps=fps, p99_ms=p99_ms)
+        file = write_choice(path, choice)
+        typer.echo(json.dumps({"choice": choice.why, "file": str(file)}) if as_json else f"chosen: {choice.why}\n-> {file}")
+
+
+def _sweep(plan: Plan, limits: str, spec: ModelSpec, path: Path, output: Path | None, said: Callable[[str], None]) -> None:
+    if limits not in ("batch", "size"):
+        raise UsageError(f"--sweep {limits!r}; allowed: batch, size")
+    tensor = read_graph(path.read_bytes(), str(path)).inputs[0]
+    found = sweep(plan, cast(Literal["batch", "size"], limits), spec, tensor, said)
+    _saver(output)(found.run)
+    console = Console()
+    show(found.run, console if console.is_terminal else Console(width=max(150, console.width)))
+    if not found.largest:
+        raise BackendError(f"nothing fits: {found.run.measurements[0].failed}")
+    typer.echo(f"largest that fits: {found.largest}")

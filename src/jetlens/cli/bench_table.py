@@ -1,0 +1,183 @@
+"""The tables of a run: speed with its proof, stages, and what a reader must know before believing them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jetlens.bench import figures
+from jetlens.bench.records import STAGES, Measurement, Run
+
+__all__ = ["show"]
+
+_SCOPES = {
+    "answer": "from pixels to answer: preprocess, copies, compute, postprocess",
+    "full": "from the picture's file to the drawn picture",
+    "network": "the network and its copies alone",
+}
+_SCENARIOS = {
+    "single": "one call at a time",
+    "offline": "batches, as fast as they go",
+    "camera": "frames from a camera at {fps:g} a second, latency from their arrival",
+    "multi": "several calls in flight",
+}
+_DEVIATIONS = {
+    "relative": "raw {:.1e}",
+    "top1_agreement": "first class {:.2%}",
+    "matched_boxes": "boxes {:.2%}",
+    "max_box_pixels": "off {:.2g} px",
+    "mask_agreement": "pixels {:.3%}",
+}
+_SCORES = ("top1", "map50", "miou")
+
+
+def show(run: Run, console: Console) -> None:
+    """Prints a run for people."""
+    about = _SCENARIOS[run.scenario].format(fps=run.fps or 0)
+    names = {row.case.model for row in run.measurements}
+    console.print(Text(f"\n{', '.join(sorted(names))}: {about}; latency {_SCOPES[run.scope]}; {len(run.images)} pictures", style="bold"))
+    console.print(_speed(run))
+    for row in run.measurements:
+        if row.refused:
+            console.print(Text(_plain(f"{_word(row)} {row.case.title}: {row.refused}")), soft_wrap=True)
+    if any(row.deviation or row.accuracy for row in run.measurements):
+        console.print(_proof(run))
+    if run.scenario == "single" and any(row.blocks and not row.refused for row in run.measurements):
+        console.print(_stages(run))
+    for line in _notes(run):
+        console.print(Text(line), soft_wrap=True)
+
+
+def _speed(run: Run) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("#", "case", "ran", "best ms", "p50", "(95 %)", "p90", "p95", "p99", "p99.9", "max", "images/s", "RSS MiB", "W", "J/image"):
+        table.add_column(heading, justify="left" if heading in ("case", "ran", "(95 %)") else "right", no_wrap=heading != "case")
+    ranks = figures.ties(run)
+    shared = list(ranks.values())
+    order = sorted(range(len(run.measurements)), key=lambda number: (ranks.get(number, len(ranks) + 1), number))
+    for number in order:
+        row = run.measurements[number]
+        rank = ranks.get(number)
+        place = "" if rank is None else f"{rank}=" if shared.count(rank) > 1 else str(rank)
+        table.add_row(*(Text(_plain(cell)) for cell in _cells(run, row, place)))
+    return table
+
+
+def _cells(run: Run, row: Measurement, place: str) -> list[str]:
+    ran = f"{row.facts.precision} {row.facts.provider}".replace("ExecutionProvider", "") if row.facts else "-"
+    if row.refused:
+        # The failure stands where the speed would be.
+        return ["-", row.case.title, ran, _word(row), *["-"] * 11]
+    if not row.blocks:
+        return ["-", row.case.title, ran, "not run", *["-"] * 11]
+    found = figures.summary(run, row)
+    interval = found["interval"]
+    numbers = [found[name] for name in figures.PERCENTILES]
+    return [
+        place,
+        row.case.title + ("" if row.complete else f" (incomplete: {len(row.blocks)} of {row.planned} blocks)"),
+        ran,
+        f"{found['undisturbed_ms']:.2f}",
+        f"{numbers[0]:.2f}",
+        "" if interval is None else f"{interval[0]:.2f}-{interval[1]:.2f}",
+        *("n/a" if value is None else f"{value:.2f}" for value in numbers[1:]),
+        f"{found['images_per_s']:.1f}",
+        _number(row.memory.peak, "{:.0f}"),
+        _number(found["mean_power_w"], "{:.1f}"),
+        _number(found["joules_per_image"], "{:.3g}"),
+    ]
+
+
+def _word(row: Measurement) -> str:
+    return "FAILED" if row.failed else "REFUSED"
+
+
+def _proof(run: Run) -> Table:
+    table = Table(title=f"\nbeside the reference, {run.reference or 'none'}", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for heading in ("case", "outputs", "accuracy (95 %)", "gates"):
+        table.add_column(heading, overflow="fold")
+    for row in run.measurements:
+        if row.deviation or row.accuracy:
+            gates = ", ".join(f"{gate.name} {'passed' if gate.passed else 'FAILED'}" for gate in row.gates)
+            cells = (row.case.title, ", ".join(_deviation(row.deviation)), ", ".join(_accuracy(row)), gates)
+            table.add_row(*(Text(_plain(cell)) for cell in cells))
+    return table
+
+
+def _stages(run: Run) -> Table:
+    table = Table(title="\nstages, median ms (first call and loading apart)", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("case")
+    for heading in (*(stage.replace("_", " ") for stage in STAGES), "first call", "loading", "GPU MiB", "engine MiB", "GPU use"):
+        table.add_column(heading, justify="right")
+    for row in run.measurements:
+        if row.refused or not row.blocks:
+            continue
+        stages = figures.stage_medians(row)
+        use = figures.gpu_percent(run, row)
+        table.add_row(
+            Text(row.case.title),
+            *(_number(stages.get(stage), "{:.3f}", "-") for stage in STAGES),
+            f"{row.first_ms:.1f}",
+            f"{row.load_ms:.0f}",
+            _number(row.memory.device, "{:.0f}"),
+            _number(row.memory.engine, "{:.1f}"),
+            "n/a" if use is None else f"{use[0]:.0f} % (max {use[1]:.0f})",
+        )
+    return table
+
+
+def _notes(run: Run) -> Iterator[str]:
+    yield ""
+    done, planned = run.counts
+    if not run.complete:
+        yield f"INCOMPLETE: {done} of {planned} blocks ran ({run.ended or 'not ended'})"
+    hashes = sorted({row.input_sha256 for row in run.measurements if row.input_sha256})
+    if hashes:
+        yield f"identical input for all: uint8 batch sha256 {', '.join(digest[:16] for digest in hashes)}"
+    pictures = max((int(row.accuracy.get("pictures", 0)) for row in run.measurements), default=0)
+    if pictures:
+        yield f"accuracy on {pictures} pictures, with 95 % intervals"
+    if any(count > 1 for count in _counted(figures.ties(run)).values()):
+        yield "rows that share a number (=) are ties: the intervals of their best latency overlap"
+    for row in run.measurements:
+        if row.refused or not row.blocks:
+            continue
+        spread = figures.noise(row, run.scope, run.scenario)
+        if spread > figures.NOISY:
+            yield f"noisy: {row.case.title}: block medians spread by {spread:.0%}; a quieter machine or more --blocks would tell more"
+        if not row.warm_up.settled:
+            yield f"did not settle: {row.case.title}: three windows of the warm-up never agreed within 10 %"
+        if run.scenario == "camera":
+            yield f"{row.case.title}: {figures.drop_rate(row):.1%} of the frames dropped"
+    yield "ranked by the best latency: of every picture's calls the fastest, less what disturbance leaves in it; it repeats where p50 does not"
+    yield f"the bench itself adds {1000 * run.overhead_ms:.1f} us to a call ({run.overhead_ms:.2%} of a call of 1 ms)"
+
+
+def _counted(ranks: Mapping[int, int]) -> dict[int, int]:
+    values = list(ranks.values())
+    return {rank: values.count(rank) for rank in values}
+
+
+def _deviation(values: Mapping[str, float]) -> Iterator[str]:
+    for name, text in _DEVIATIONS.items():
+        if name in values:
+            yield text.format(values[name])
+
+
+def _accuracy(row: Measurement) -> Iterator[str]:
+    for name in _SCORES:
+        if name in row.accuracy:
+            interval = row.intervals.get(name)
+            within = "" if interval is None else f" ({interval[0]:.3f}-{interval[1]:.3f})"
+            yield f"{name} {row.accuracy[name]:.4f}{within}"
+
+
+def _number(value: float | None, text: str, absent: str = "n/a") -> str:
+    return absent if value is None else text.format(value)
+
+
+def _plain(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)
