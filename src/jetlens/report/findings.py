@@ -1,0 +1,154 @@
+"""Findings: sentences that follow from the measured rows, and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from jetlens.bench import figures
+from jetlens.bench.records import Run
+from jetlens.report.rows import Row, number
+
+__all__ = ["SOURCES", "THEORY", "headline", "results", "tensorrt", "warnings"]
+
+NOT_CLEAR = 1.05
+"""Below this ratio two medians are called about equal."""
+
+THEORY: Mapping[str, str] = {
+    "Latency and throughput": "Latency is the time of one answer, throughput the answers a second. Batches and lanes raise the second and may "
+    "raise the first too; a camera needs the first.",
+    "Percentiles": "A mean hides the slow calls. p99 is the time that one call in a hundred exceeds: at 30 frames/s that happens every three seconds.",
+    "What an optimiser does": "It joins layers (convolution, bias, activation) into one kernel, chooses the fastest kernel for each by timing it "
+    "on this device, and plans memory once. It changes arithmetic only where the graph asks for fp16 or int8.",
+    "fp16": "Half the bytes of fp32 and matrix units for it on most GPUs; 10 bits of mantissa and a largest value of 65504 (Micikevicius et al. 2018).",
+    "int8": "Values become 256 steps whose size calibration finds on real images; weights have a step a channel (Jacob et al. 2018; "
+    "Krishnamoorthi 2018). It costs accuracy, so accuracy has to be measured, not assumed.",
+    "The slowest stage": "Where computing is one part in n of the time, making it infinitely fast gains at most n/(n-1) (Amdahl 1967).",
+}
+"""Pointers for a reader who is new to this."""
+
+SOURCES: Mapping[str, str] = {
+    "Amdahl 1967": "Validity of the single processor approach to achieving large scale computing capabilities. AFIPS spring joint computer conference, 483-485.",
+    "Jacob et al. 2018": "Quantization and training of neural networks for efficient integer-arithmetic-only inference. CVPR, 2704-2713.",
+    "Krishnamoorthi 2018": "Quantizing deep convolutional networks for efficient inference. arXiv 1806.08342.",
+    "Micikevicius et al. 2018": "Mixed precision training. ICLR.",
+    "ONNX": "Open Neural Network Exchange, operator specification (QuantizeLinear, DequantizeLinear).",
+    "TensorRT": "NVIDIA TensorRT documentation, chapters on performance best practices and on working with quantized types.",
+}
+"""What the sentences above stand on."""
+
+_STAGE_NAMES = {
+    "decode": "decoding the picture",
+    "preprocess": "resizing",
+    "copy_in": "the copy to the device",
+    "compute": "the network",
+    "copy_out": "the copy back",
+    "postprocess": "decoding the answer",
+    "draw": "drawing",
+}
+
+
+def headline(run: Run, found: Sequence[Row]) -> str:
+    """One sentence: what is the fastest that passed, by how much, and how many were refused."""
+    shown = [row for row in found if row.p50_ms is not None]
+    refused = [row.title for row in found if row.refused]
+    if not shown:
+        return f"No case passed its gates: {', '.join(refused) or 'none was measured'}."
+    best = shown[0]
+    ties = [row.title for row in shown if row.rank == best.rank]
+    names = best.title if len(ties) == 1 else f"{' and '.join(ties)} (a tie)"
+    text = f"Fastest of those that passed: {names}, p50 {number(best.p50_ms, 'ms')}, {number(best.figures['images_per_s'])} images/s"
+    other = _row_of(found, run.reference)
+    if other is not None and other is not best and best.p50_ms and other.p50_ms:
+        text += f"; {number(other.p50_ms / best.p50_ms, digits=2)} times as fast as {other.title}"
+    if refused:
+        text += f". Refused: {', '.join(refused)}"
+    return text + "."
+
+
+def results(run: Run, found: Sequence[Row]) -> list[str]:
+    """What the measured rows say, a sentence each."""
+    sentences = [headline(run, found)]
+    for row in found:
+        if row.p50_ms is None:
+            continue
+        stages = {name: row.figures["stages_ms"][name] for name in _STAGE_NAMES if name in row.figures["stages_ms"]}
+        if stages:
+            slowest = max(stages, key=lambda name: stages[name])
+            share = stages[slowest] / sum(stages.values())
+            sentences.append(
+                f"{row.title}: most of the time goes to {_STAGE_NAMES[slowest]} ({number(stages[slowest], 'ms')}, {share:.0%})."
+            )
+    scored = [row for row in found if row.score]
+    if scored:
+        name = scored[0].score[0] if scored[0].score else ""
+        values = ", ".join(f"{row.title} {row.score[1]:.4f}" for row in scored if row.score)
+        sentences.append(f"Accuracy ({name}): {values}.")
+    agreeing = [row for row in found if row.agreement and row.title != run.reference]
+    if agreeing:
+        values = ", ".join(f"{row.title} {row.agreement[1]:.2%}" for row in agreeing if row.agreement)
+        sentences.append(f"Agreement with {run.reference or 'the reference'} on identical input: {values}.")
+    return sentences
+
+
+def tensorrt(found: Sequence[Row]) -> list[str]:
+    """What TensorRT helped with and what not, from the rows; says so where none was measured."""
+    mine = [row for row in found if "tensorrt" in row.measurement.case.backend]
+    others = [row for row in found if row not in mine and row.p50_ms is not None]
+    if not mine:
+        return ["No TensorRT case was measured here, so this page says nothing about what it would gain on this machine."]
+    sentences = [f"{row.title} was refused: {row.refused}." for row in mine if row.refused]
+    for row in mine:
+        if row.p50_ms is None or not others:
+            continue
+        best = min(others, key=lambda other: other.p50_ms or 0)
+        assert best.p50_ms is not None
+        ratio = best.p50_ms / row.p50_ms
+        if ratio >= NOT_CLEAR:
+            sentences.append(f"{row.title} answered {number(ratio, digits=2)} times as fast as {best.title}, the best of the others.")
+        else:
+            sentences.append(f"{row.title} gained nothing clear over {best.title} ({number(ratio, digits=2)} times as fast).")
+        sentences += _where(row, best)
+    slow = [row for row in mine if row.measurement.engine.get("build_s")]
+    sentences += [f"Its price: {row.title} took {number(float(row.measurement.engine['build_s']), 's')} to build, once." for row in slow]
+    return sentences
+
+
+def warnings(run: Run, found: Sequence[Row]) -> list[str]:
+    """What a reader must know before believing a number."""
+    told = []
+    if not run.complete:
+        done, planned = run.counts
+        told.append(f"Incomplete: {done} of {planned} blocks ran, so nothing here is final.")
+    for row in found:
+        if row.refused:
+            continue
+        if not row.measurement.warm_up.settled:
+            told.append(f"{row.title} did not settle while it warmed up: its numbers may still drift.")
+        if row.figures["noise"] > figures.NOISY:
+            told.append(f"{row.title}: block medians spread by {row.figures['noise']:.0%}; the machine was noisy.")
+        if (row.figures["stage_sum_error"] or 0) > 0.05:
+            told.append(f"{row.title}: its stages add up to {1 - row.figures['stage_sum_error']:.0%} of the wall time.")
+    median_ms = [row.p50_ms for row in found if row.p50_ms]
+    if median_ms and run.overhead_ms > 0.01 * median(median_ms):
+        told.append(f"The measurement itself takes {number(run.overhead_ms * 1000, 'µs')} a call, above 1 % of the median.")
+    return told
+
+
+def _where(row: Row, other: Row) -> list[str]:
+    """Which stages the gain came from, and which stayed."""
+    mine, theirs = row.figures["stages_ms"], other.figures["stages_ms"]
+    network = ("copy_in", "compute", "copy_out")
+    before, after = (sum(stages.get(name, 0.0) for name in network) for stages in (theirs, mine))
+    rest_before, rest_after = (sum(value for name, value in stages.items() if name not in network) for stages in (theirs, mine))
+    if not (before and after):
+        return []
+    share = rest_after / (rest_after + after)
+    return [
+        f"The network itself went from {number(before, 'ms')} to {number(after, 'ms')}; everything around it from {number(rest_before, 'ms')} "
+        f"to {number(rest_after, 'ms')}, which TensorRT does not touch and which is now {share:.0%} of the time."
+    ]
+
+
+def _row_of(found: Sequence[Row], title: str) -> Row | None:
+    return next((row for row in found if title and (row.title == title or title.startswith(f"{row.measurement.case.title} "))), None)

@@ -1,0 +1,83 @@
+"""Rows and sentences follow from what was measured, and from nothing else."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_runs import row, run
+
+from jetlens.bench.records import Gate, WarmUp
+from jetlens.report import findings
+from jetlens.report.rows import number, rows
+
+FAILED = Gate("numeric", False, "top-1 agrees on 71 %, 99 % needed")
+
+
+def test_the_fastest_comes_first_and_the_refused_last() -> None:
+    found = rows(run(row("slow", 9), row("wrong", 1, gates=[FAILED]), row("fast", 3)))
+    assert [one.title for one in found] == ["fast fp32", "slow fp32", "wrong fp32"]
+    assert [one.rank for one in found] == [1, 2, None]
+    assert found[2].p50_ms is None
+    assert "71 %" in found[2].refused
+
+
+def test_cases_that_cannot_be_told_apart_tie() -> None:
+    found = rows(run(row("one", 5, seed=1), row("two", 5, seed=2), row("slow", 9)))
+    assert [(one.rank, one.tied) for one in found] == [(1, True), (1, True), (3, False)]
+    assert "(a tie)" in findings.headline(run(row("one", 5, seed=1), row("two", 5, seed=2)), found)
+
+
+def test_no_sentence_names_a_refused_speed() -> None:
+    measured = run(row("slow", 9), row("wrong", 1, gates=[FAILED]))
+    found = rows(measured)
+    for line in [*findings.results(measured, found), *findings.tensorrt(found)]:
+        assert "2.5" not in line  # its p50 would be 2.50 ms
+    assert "Refused: wrong fp32" in findings.headline(measured, found)
+
+
+def test_where_all_are_refused_there_is_no_fastest() -> None:
+    measured = run(row("wrong", 1, gates=[FAILED]))
+    assert findings.headline(measured, rows(measured)).startswith("No case passed its gates: wrong fp32")
+
+
+def test_what_tensorrt_gained_is_split_into_the_network_and_the_rest() -> None:
+    found = rows(run(row("pytorch", 8.5), row("tensorrt", 0.5, engine={"build_s": 61.0})))
+    text = " ".join(findings.tensorrt(found))
+    assert "5.0 times as fast as pytorch fp32" in text
+    assert re.search(r"network itself went from 8\.\d+ ms to 0\.\d+ ms; everything around it from 1\.50 ms to 1\.50 ms", text)
+    assert "75% of the time" in text
+    assert "61.0 s to build" in text
+
+
+@pytest.mark.parametrize(("compute_ms", "said"), [(8.4, "gained nothing clear"), (20.0, "gained nothing clear"), (4.0, "times as fast as")])
+def test_no_gain_is_called_no_gain(compute_ms: float, said: str) -> None:
+    assert said in " ".join(findings.tensorrt(rows(run(row("pytorch", 8.5), row("tensorrt", compute_ms)))))
+
+
+def test_without_tensorrt_nothing_is_said_of_its_gain() -> None:
+    assert findings.tensorrt(rows(run(row("pytorch", 8.5)))) == [
+        "No TensorRT case was measured here, so this page says nothing about what it would gain on this machine."
+    ]
+
+
+def test_what_makes_numbers_doubtful_is_told() -> None:
+    doubtful = run(row("a", 5, warm_up=WarmUp(settled=False)), row("b", 5, blocks=3), ended="interrupted", overhead_ms=1.0)
+    told = findings.warnings(doubtful, rows(doubtful))
+    text = " ".join(told)
+    for part in ("Incomplete: 9 of 12 blocks", "a fp32 did not settle", "above 1 % of the median"):
+        assert part in text
+    calm = run(row("a", 5))
+    assert findings.warnings(calm, rows(calm)) == []
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True) | st.none())
+def test_a_number_is_read_back_within_its_digits_or_not_known(value: float | None) -> None:
+    text = number(value)
+    if value is None or not math.isfinite(value):
+        assert text == "n/a"
+    elif 1e-3 <= abs(value) < 1e12:
+        assert float(text.replace(",", "")) == pytest.approx(value, rel=6e-3)
