@@ -91,7 +91,7 @@ def test_the_orange_line_by_address() -> None:
         ("test://orange-line?size=4x4", UsageError),
         ("test://orange-line?frames=0", UsageError),
         ("ftp://host/video.mp4", UsageError),
-        ("rtsp://host/stream", UsageError),
+        ("rtmp://user:pw@host/stream", UsageError),
     ],
 )
 def test_addresses_that_are_wrong(uri: str, error: type[JetlensError]) -> None:

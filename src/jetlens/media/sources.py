@@ -12,15 +12,28 @@ from jetlens.imagefile import IMAGE_SUFFIXES
 from jetlens.media.base import Source
 from jetlens.media.containers import VIDEO_SUFFIXES, sniff_container
 from jetlens.media.images import ImageFilesSource
+from jetlens.media.live.address import shown
 from jetlens.registry import Table, installed
 
 __all__ = ["DECODERS", "SOURCES", "is_video", "list_files", "open_source", "open_video", "scheme_of"]
 
-SOURCES: Final = Table("source", {"test": "jetlens.media.generated:GeneratedSource"})
-"""Schemes of addresses, ``SCHEME://...``, to classes that take the whole address."""
+SOURCES: Final = Table(
+    "source",
+    {
+        "test": "jetlens.media.generated:generated_source",
+        "rtsp": "jetlens.media.live.rtsp:rtsp_source",
+        "rtsps": "jetlens.media.live.rtsp:rtsp_source",
+        "http": "jetlens.media.live.mjpeg:mjpeg_source",
+        "https": "jetlens.media.live.mjpeg:mjpeg_source",
+        "v4l2": "jetlens.media.live.v4l2:v4l2_source",
+        "csi": "jetlens.media.live.csi:csi_source",
+    },
+)
+"""Schemes of addresses, ``SCHEME://...``, to what takes the whole address and opens it."""
 DECODERS: Final = Table("video decoder", {"av": "jetlens.media.pyav:PyAvSource", "cv2": "jetlens.media.opencv:OpenCvSource"})
 """Packages that decode video, the preferred one first."""
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)
+_CAMERA: Final = re.compile(r"(?:/dev/video)?[0-9]{1,3}")
 _FOLDER_SUFFIXES: Final = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
@@ -92,7 +105,9 @@ def open_video(path: Path, name: str | None = None, decoder: str | None = None) 
 
 
 def open_source(uri: str | Path, *, decoder: str | None = None) -> Source:
-    """Opens a video file, an image file, a folder of images, a pattern of images or ``test://NAME``.
+    """Opens a video file, an image file, a folder or pattern of images, or a camera: an address of ``SOURCES``, ``0`` or ``/dev/video0``.
+
+    Cameras are live: they connect when they are iterated, come back by themselves and never end (``jetlens.media.live``).
 
     Raises:
         InputError: nothing is there, or it cannot be used.
@@ -100,12 +115,15 @@ def open_source(uri: str | Path, *, decoder: str | None = None) -> Source:
     """
     text = str(uri)
     scheme = scheme_of(text)
+    if _CAMERA.fullmatch(text) and not Path(text).is_file():
+        scheme, text = "v4l2", f"v4l2:///dev/video{int(text.removeprefix('/dev/video'))}"
     if scheme in SOURCES:
         source: Source = SOURCES.load(scheme)(text)
         return source
     if scheme:
         raise UsageError(
-            f"{text}: sources are local files, folders, patterns and {', '.join(f'{name}://' for name in SOURCES)}, not {scheme}:"
+            f"{shown(text)}: sources are local files, folders, patterns, cameras (0, /dev/video0) and "
+            f"{', '.join(f'{name}://' for name in SOURCES)}, not {scheme}:"
         )
     files = list_files(text)
     if len(files) == 1 and is_video(files[0]):
