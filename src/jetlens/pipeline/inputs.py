@@ -16,6 +16,7 @@ from jetlens.frame import Image
 from jetlens.imagefile import NETWORK_MAX_PIXELS, load_image
 from jetlens.media.base import Source
 from jetlens.media.images import WRITTEN_SUFFIXES
+from jetlens.media.live.address import shown
 from jetlens.media.sources import SOURCES, is_video, list_files, open_source, scheme_of
 
 __all__ = ["Input", "OutputNames", "expand"]
@@ -67,11 +68,16 @@ def expand(texts: Iterable[str]) -> Iterator[Input | InputError]:
         scheme = scheme_of(text)
         if is_url(text) and scheme:
             yield Input(text, _public(text), "url")
-        elif scheme in SOURCES:
+        elif scheme == "test" and "live=1" not in urlsplit(text).query.split("&"):
             yield Input(text, text, "stream")
+        elif scheme in SOURCES:
+            raise UsageError(
+                f"{shown(text)}: a camera never ends; `jetlens run` reads it, predict takes files, addresses of images and test://"
+            )
         elif scheme:
-            known = ", ".join(f"{name}://" for name in SOURCES)
-            raise UsageError(f"{text}: inputs are files, folders, patterns, image addresses (http://, https://) and {known}, not {scheme}:")
+            raise UsageError(
+                f"{shown(text)}: inputs are files, folders, patterns, image addresses (http://, https://) and test://, not {scheme}:"
+            )
         else:
             yield from _files(text)
 

@@ -1,0 +1,174 @@
+"""`jetlens run`: a model on cameras, streams and files in real time."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jetlens.backends.choice import backend_names
+from jetlens.cli import flags
+from jetlens.cli.live_loop import LiveLoop, StopSignals
+from jetlens.device.proc import read_memory
+from jetlens.engines.options import BuildOptions
+from jetlens.errors import OutputError, UsageError
+from jetlens.media import Source, open_source
+from jetlens.media.jsonlines import JsonLines
+from jetlens.pipeline import Renderer
+from jetlens.pipeline.events import EventLog
+from jetlens.pipeline.following import LEAST_CONFIDENCE, EventSink, Follower, points
+from jetlens.pipeline.live import LiveOptions, LivePipeline
+from jetlens.pipeline.outputs import Outputs
+from jetlens.pipeline.webhook import Webhook
+from jetlens.predictor import Predictor, load
+from jetlens.tasks.base import TaskOptions
+
+__all__ = ["command"]
+
+DEFAULT_MODEL = "orange-detect"
+LANES = 3
+"""Runs in flight on runtimes that have them: one whose input is filled, one that computes, one whose answer is read."""
+
+
+def command(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Camera (0, rtsp://, http://, csi://0), file, test://orange-line?live=1")
+    ],
+    output: Annotated[list[str] | None, typer.Option("--output", help="A video, a .jsonl file or a folder; may be given again.")] = None,
+    model: Annotated[str, typer.Option("--model", help="An .onnx file or a model's name.")] = DEFAULT_MODEL,
+    backend: Annotated[str, typer.Option("--backend", help=f"One of {', '.join(backend_names())}.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16, fp16 or int8; the model's own if not given.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads inside one run of the model.")] = None,
+    confidence: Annotated[float, typer.Option(min=0, max=1, help="Drop detections below it.")] = 0.5,
+    alpha: Annotated[float, typer.Option(min=0, max=1, help="How much the colours of a segmentation cover.")] = 0.6,
+    view: Annotated[int | None, typer.Option("--view", min=0, max=65535, help="Show all streams on a web page at this port.")] = None,
+    view_host: Annotated[
+        str, typer.Option("--view-host", help="Address of the page; others than this machine's own need a token.")
+    ] = "127.0.0.1",
+    view_token: Annotated[
+        str | None, typer.Option("--view-token", envvar="JETLENS_TOKEN", help="What viewers of the page must know.")
+    ] = None,
+    window: Annotated[bool, typer.Option("--window/--headless", help="Show windows: q or Esc quits, p pauses, s saves.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a result.")] = False,
+    track: Annotated[bool, typer.Option("--track", help="Give objects ids that stay from frame to frame.")] = False,
+    line: Annotated[list[str] | None, typer.Option("--line", help="Count what crosses x,y,x,y (pixels); may be given again.")] = None,
+    zone: Annotated[list[str] | None, typer.Option("--zone", help="Count what is in x,y,x,y,x,y (pixels); may be given again.")] = None,
+    events: Annotated[Path | None, typer.Option("--events", help="Write crossings, zone changes and stalls to this .jsonl file.")] = None,
+    webhook: Annotated[str | None, typer.Option("--webhook", help="POST events to this address.")] = None,
+    max_batch: Annotated[int | None, typer.Option("--max-batch", min=1, help="Frames in one run; on a GPU one of each stream.")] = None,
+    batch_wait: Annotated[float, typer.Option("--batch-wait", min=0, max=40, help="Milliseconds that a frame may wait for others.")] = 10.0,
+    lanes: Annotated[int, typer.Option("--lanes", min=1, max=8, help="Runs in flight on a GPU.")] = LANES,
+    segment_seconds: Annotated[float | None, typer.Option("--segment-seconds", min=0.5, help="Begin a new video so often.")] = None,
+    images: Annotated[bool, typer.Option("--images", help="Write frames into the folder as PNG files, not as video.")] = False,
+    duration: Annotated[float | None, typer.Option("--duration", min=0.1, help="Stop after so many seconds.")] = None,
+    target_fps: Annotated[
+        float | None, typer.Option("--target-fps", min=0.1, help="Answer at most so many frames a second of a camera.")
+    ] = None,
+    memory: Annotated[float | None, typer.Option("--memory", min=1, help="MiB that frames may take; half of what is free.")] = None,
+) -> None:
+    """Run a model on cameras and files at once, as fresh as this machine allows; Ctrl-C ends it and leaves whole files."""
+    if images and not any(not Path(name).suffix for name in output or ()):
+        raise UsageError("--images writes into a folder; name it: --output frames")
+    if segment_seconds is not None and images:
+        raise UsageError("--segment-seconds cuts videos; leave --images away")
+    on, arithmetic = flags.device(device), flags.precision(precision)
+    rules = _Rules(
+        track or bool(line or zone),
+        confidence,
+        tuple(tuple(points(text, "--line", 2, 2)) for text in line or ()),
+        tuple(tuple(points(text, "--zone", 3)) for text in zone or ()),
+    )
+    with StopSignals() as signals, ExitStack() as stack:
+        opened = [stack.enter_context(open_source(text)) for text in sources]
+        predictor = stack.enter_context(
+            load(
+                model,
+                backend,
+                on,
+                precision=arithmetic,
+                threads=threads,
+                options=TaskOptions(min(confidence, LEAST_CONFIDENCE) if rules.track else confidence),
+                lanes=lanes,
+                build=BuildOptions(),
+            )
+        )
+        facts, spec = predictor.facts, predictor.spec
+        screen = sys.stdout if as_json else None
+        infos = [source.info for source in opened]
+        outputs = Outputs(output or (), infos, facts, spec.task, segment_s=segment_seconds, images=images, screen=screen)
+        sinks = _event_sinks(stack, events, webhook)
+        stack.callback(outputs.close)
+        options = LiveOptions(max_batch, batch_wait / 1e3, lanes, target_fps, memory or _half_of_free_mib())
+        followers = rules.followers(opened, predictor, sinks)
+        pipeline = LivePipeline(
+            opened,
+            predictor,
+            outputs.write,
+            render=[Renderer(facts, alpha=alpha) for _ in opened],
+            draws=outputs.draws,
+            refine=followers or None,
+            options=options,
+        )
+        loop = LiveLoop(pipeline, outputs, signals, quiet=as_json, event_sinks=sinks, followers=followers)
+        loop.say(f"{spec.name}: {spec.task}, on {predictor.chosen}, {facts.provider} {facts.precision}, {facts.device}")
+        if view is not None:
+            from jetlens.serve import LivePage
+
+            page = stack.enter_context(LivePage(pipeline, view_host, view, view_token))
+            pipeline.observers.append(page)
+            page.start()
+            loop.say(f"page: {page.url}")
+        if window:
+            loop.open_window()
+        code = loop.run(duration)
+    raise SystemExit(code)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What is to be followed in each stream."""
+
+    track: bool
+    confidence: float
+    lines: tuple[tuple[tuple[float, float], ...], ...]
+    zones: tuple[tuple[tuple[float, float], ...], ...]
+
+    def followers(self, sources: list[Source], predictor: Predictor, sinks: list[EventSink]) -> list[Follower]:
+        """One a stream; none where nothing is to be followed.
+
+        Raises:
+            UsageError: the model finds no objects.
+        """
+        if not self.track:
+            return []
+        if predictor.spec.task != "detection":
+            raise UsageError(f"--track, --line and --zone follow objects; {predictor.spec.name} is for {predictor.spec.task}")
+        return [
+            Follower(source.info.name, confidence=self.confidence, lines=self.lines, zones=self.zones, sinks=sinks) for source in sources
+        ]
+
+
+def _event_sinks(stack: ExitStack, events: Path | None, webhook: str | None) -> list[EventSink]:
+    """Where events go."""
+    sinks: list[EventSink] = []
+    if events is not None:
+        try:
+            events.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(events, "w", encoding="utf-8"))  # noqa: SIM115 - the stack closes it
+        except OSError as error:
+            raise OutputError(f"--events {events} cannot be written: {error.strerror}") from None
+        sinks.append(EventLog(JsonLines(file)))
+    if webhook is not None:
+        sinks.append(stack.enter_context(Webhook(webhook)))
+    return sinks
+
+
+def _half_of_free_mib() -> float | None:
+    """Half of the memory that is free now; None where the system does not say."""
+    free_mib = read_memory().available_mib
+    return None if free_mib is None else free_mib / 2
