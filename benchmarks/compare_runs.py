@@ -87,7 +87,10 @@ def main() -> None:
             Measurement(
                 Case(kept["model"], kept["backend"], "fp32"),
                 planned=len(blocks),
-                blocks=tuple(Block(0.0, 0.0, len(block["answers_ms"]), tuple(block["answers_ms"]), yardstick_ms=(block["yardstick_ms"],)) for block in blocks),
+                blocks=tuple(
+                    Block(0.0, 0.0, len(block["answers_ms"]), tuple(block["answers_ms"]), yardstick_ms=(block["yardstick_ms"],))
+                    for block in blocks
+                ),
             )
             for blocks in kept["runs"]
         ]

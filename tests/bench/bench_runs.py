@@ -33,7 +33,9 @@ def measurement(*blocks: Block, case: Case = CASE, **changed: Any) -> Measuremen
 
 
 def run(*rows: Measurement, **changed: Any) -> Run:
-    made = Run("2026-11-21T10:00:00+00:00", rows, ended="done", images=("a", "b"), images_sha256="pictures", machine={"cpu": "x", "cores": 2})
+    made = Run(
+        "2026-11-21T10:00:00+00:00", rows, ended="done", images=("a", "b"), images_sha256="pictures", machine={"cpu": "x", "cores": 2}
+    )
     return replace(made, **changed)
 
 

@@ -86,7 +86,9 @@ def test_runs_that_do_not_compare_say_why(changed, reason: str) -> None:
     ],
 )
 def test_rows_that_do_not_compare_say_why(changed, reason: str) -> None:
-    row = compare_rows(measurement(*CALM), measurement(*CALM, **({"blocks": CALM} | changed) if "blocks" not in changed else {}), "answer", "single", 2)
+    row = compare_rows(
+        measurement(*CALM), measurement(*CALM, **({"blocks": CALM} | changed) if "blocks" not in changed else {}), "answer", "single", 2
+    )
     if "blocks" in changed:
         row = compare_rows(measurement(*CALM), measurement(*changed["blocks"]), "answer", "single", 2)
     assert row.change == "not comparable"

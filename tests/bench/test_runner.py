@@ -225,7 +225,9 @@ def test_a_process_of_its_own_reports_its_memory_and_its_death() -> None:
         if run.counts[0] == 2:
             os.kill(workers[0].pid, signal.SIGKILL)
 
-    run = measure(Plan((case,), {case: model_path("orange-grade")}, pictures, blocks=5, block_s=0.01, worker=start), save=kill_at_the_second_turn)
+    run = measure(
+        Plan((case,), {case: model_path("orange-grade")}, pictures, blocks=5, block_s=0.01, worker=start), save=kill_at_the_second_turn
+    )
     row = run.measurements[0]
     assert "its process died during block: SIGKILL (out of memory, or ended by hand)" in row.failed
     assert len(row.blocks) == 2

@@ -74,7 +74,8 @@ def test_without_a_target_the_lowest_latency_is_chosen_and_with_one_the_most_ima
     model = tmp_path / "m.onnx"
     model.write_bytes(b"model")
     batched = measurement(
-        *(Block(0.0, 1.0, 8 * 50, (30.0,) * 50, {"compute": (30.0,) * 50}) for _ in range(4)), case=Case("m", "onnxruntime", "fp32", batch=8)
+        *(Block(0.0, 1.0, 8 * 50, (30.0,) * 50, {"compute": (30.0,) * 50}) for _ in range(4)),
+        case=Case("m", "onnxruntime", "fp32", batch=8),
     )
     assert choose(run(FAST, SLOW, batched), model, {}).batch == 1
     assert choose(run(FAST, SLOW, batched), model, {}, fps=30).batch == 8

@@ -130,6 +130,12 @@ def test_an_int8_file_of_another_preprocessing_is_refused(model: Path, capsys: A
         (["--devices", "tpu"], "--device is 'tpu'"),
         (["--target-p99", "10"], "--target-p99 goes with --target-fps"),
         (["--sweep", "width"], "--sweep 'width'"),
+        (["--sweep", "batch", "--choose"], "--sweep finds what fits"),
+        (["--target-fps", "nan"], "--target-fps nan: give a number above 0"),
+        (["--target-fps", "30", "--target-p99", "-1"], "--target-p99 -1"),
+        (["--backends", ","], "--backends ','"),
+        (["--precisions", ""], "--precisions ''"),
+        (["--output", "/"], "--output / is a folder"),
     ],
 )
 def test_wrong_usage_is_one_line(words: list[str], message: str, capsys: Any) -> None:

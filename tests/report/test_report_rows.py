@@ -64,6 +64,14 @@ def test_without_tensorrt_nothing_is_said_of_its_gain() -> None:
     ]
 
 
+def test_a_case_that_could_not_run_is_a_row_without_figures() -> None:
+    broken = row("absent", 1, blocks=0, failed="absent is not installed")
+    found = rows(run(row("fast", 3), broken, row("waiting", 2, blocks=0)))
+    assert next(one.title for one in found if not one.refused) == "fast fp32"
+    absent = next(one for one in found if one.title == "absent fp32")
+    assert (absent.rank, absent.p50_ms, absent.figures["undisturbed_ms"], absent.figures["calls"]) == (None, None, None, 0)
+
+
 def test_what_makes_numbers_doubtful_is_told() -> None:
     doubtful = run(row("a", 5, warm_up=WarmUp(settled=False)), row("b", 5, blocks=3), ended="interrupted", overhead_ms=1.0)
     told = findings.warnings(doubtful, rows(doubtful))

@@ -86,7 +86,7 @@ def _path(path: Path, precision: Precision | None, said: Callable[[str], None]) 
     try:
         return precision_path(path, precision)
     except JetlensError:
-        said(f"making the {precision} graph")
+        said(f"takes the {precision} graph from the cache, or makes it")
     try:
         return ensure(path, precision, report=said)
     except JetlensError as error:

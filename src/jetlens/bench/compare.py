@@ -80,7 +80,9 @@ def compare(first: Run, second: Run, *, force: bool = False) -> Comparison:
     return Comparison(rows, refused)
 
 
-def compare_rows(first: Measurement, second: Measurement, scope: Scope, scenario: str, pictures: int, *, force: bool = False) -> RowComparison:
+def compare_rows(
+    first: Measurement, second: Measurement, scope: Scope, scenario: str, pictures: int, *, force: bool = False
+) -> RowComparison:
     """One case in both runs."""
     title = first.case.title
     unusable = next((row.refused or "it is incomplete" for row in (first, second) if row.refused or not row.complete or not row.blocks), "")

@@ -170,7 +170,7 @@ def ties(run: Run) -> dict[int, int]:
     """For each measured row its rank by undisturbed latency, 1 the fastest; rows whose intervals overlap that of the first of their rank share it."""
     found: list[tuple[float, tuple[float, float], int]] = []
     for number, row in enumerate(run.measurements):
-        if row.blocks and not row.refused:
+        if any(block.calls_ms for block in row.blocks) and not row.refused:
             latency = undisturbed(row, run.scope, run.scenario, len(run.images))
             found.append((latency.log_ms, latency.interval_ms, number))
     ranks: dict[int, int] = {}
@@ -218,17 +218,19 @@ def gpu_percent(run: Run, row: Measurement) -> tuple[float, float] | None:
 def summary(run: Run, row: Measurement) -> dict[str, Any]:
     """Every figure of a row by name, ready for JSON; None for what is not known."""
     scope, scenario = run.scope, run.scenario
+    calls = sum(len(block.calls_ms) for block in row.blocks)
+    alone = undisturbed(row, scope, scenario, len(run.images)) if calls else None
     return {
         **latency_figures(row, scope, scenario),
-        "undisturbed_ms": undisturbed(row, scope, scenario, len(run.images)).ms,
-        "undisturbed_interval": undisturbed(row, scope, scenario, len(run.images)).interval_ms,
+        "undisturbed_ms": alone.ms if alone else None,
+        "undisturbed_interval": alone.interval_ms if alone else None,
         "interval": median_interval(row, scope, scenario),
         "noise": noise(row, scope, scenario),
         "images_per_s": images_per_s(row, scope, scenario),
         "first_ms": row.first_ms,
         "load_ms": row.load_ms,
         "settled": row.warm_up.settled,
-        "calls": sum(len(block.calls_ms) for block in row.blocks),
+        "calls": calls,
         "stages_ms": stage_medians(row),
         "stage_sum_error": stage_sum_error(row) if scenario == "single" else None,
         "drop_rate": drop_rate(row) if scenario == "camera" else None,

@@ -270,7 +270,9 @@ class _Bench:
     def _block(self, running: _Running) -> None:
         answer = running.ask("block", scenario=self._plan.scenario, block_s=self._plan.block_s)
         tables = {name: {stage: tuple(times) for stage, times in answer[name].items()} for name in ("stages_ms", "device_ms")}
-        running.blocks.append(Block(**{**answer, "calls_ms": tuple(answer["calls_ms"]), "yardstick_ms": tuple(answer["yardstick_ms"]), **tables}))
+        running.blocks.append(
+            Block(**{**answer, "calls_ms": tuple(answer["calls_ms"]), "yardstick_ms": tuple(answer["yardstick_ms"]), **tables})
+        )
 
     def _last(self, running: _Running) -> None:
         predictions, overlays = running.ask("drawings", count=DRAWN)
@@ -283,4 +285,3 @@ class _Bench:
             differences=tuple(differences),
         )
         running.worker.close()
-

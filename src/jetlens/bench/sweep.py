@@ -46,7 +46,9 @@ def sweep(plan: Plan, over: Literal["batch", "size"], spec: ModelSpec, tensor: T
     rows: list[Measurement] = []
     last: Run | None = None
     for case in _steps(base, over, spec):
-        short = replace(plan, cases=(case,), paths={case: plan.paths[base]}, checks=None, blocks=_BLOCKS, block_s=_BLOCK_S, scenario="offline")
+        short = replace(
+            plan, cases=(case,), paths={case: plan.paths[base]}, checks=None, blocks=_BLOCKS, block_s=_BLOCK_S, scenario="offline"
+        )
         shortage = _shortage(rows)
         if shortage:
             rows.append(Measurement(case, failed=shortage))
@@ -90,4 +92,3 @@ def _words(case: Case) -> str:
 
 def _rounded(side: float) -> int:
     return max(32, round(side / 32) * 32)
-

@@ -33,7 +33,7 @@ def verdict(run: Run, fps: float, p99_ms: float | None = None) -> Verdict:
     Raises:
         UsageError: a target is not above 0.
     """
-    if fps <= 0 or (p99_ms is not None and p99_ms <= 0):
+    if not fps > 0 or (p99_ms is not None and not p99_ms > 0):
         raise UsageError("--target-fps and --target-p99 must be above 0")
     shown = [row_verdict(run, row, fps, p99_ms) for row in run.measurements if not row.refused and row.blocks]
     if not shown:

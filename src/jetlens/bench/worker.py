@@ -44,7 +44,13 @@ class LocalWorker:
         size = case["size_hw"]
         self._work = work = Work(Case(**{**case, "size_hw": tuple(size) if size else None}), Path(path), contents, threads=threads, fps=fps)
         facts = dataclasses.asdict(work.predictor.facts)
-        return {"facts": facts, "model_sha256": work.model_sha256, "load_ms": work.load_ms, "first_ms": work.first_ms, "engine": work.engine}
+        return {
+            "facts": facts,
+            "model_sha256": work.model_sha256,
+            "load_ms": work.load_ms,
+            "first_ms": work.first_ms,
+            "engine": work.engine,
+        }
 
     def warm_up(self, scenario: str) -> dict[str, Any]:
         """Runs until the time of a call has settled."""

@@ -24,7 +24,7 @@ from jetlens.bench.verdict import verdict
 from jetlens.choice import write_choice
 from jetlens.cli import flags
 from jetlens.cli.bench_table import show
-from jetlens.errors import BackendError, GateError, JetlensError, UsageError
+from jetlens.errors import BackendError, GateError, JetlensError, OutputError, UsageError
 from jetlens.evaluate import ORANGE_LINE
 from jetlens.graph import read_graph
 from jetlens.predictor import model_path
@@ -64,15 +64,16 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a row.")] = False,
 ) -> None:
     """Measure a model on backends and precisions: every case in its own process, by turns, beside its deviation and accuracy."""
-    if target_p99 is not None and target_fps is None:
-        raise UsageError("--target-p99 goes with --target-fps")
+    _check_targets(target_fps, target_p99)
+    if limits is not None and (chosen or target_fps is not None):
+        raise UsageError("--sweep finds what fits; leave --choose and --target-fps to a measurement without it")
     path = model_path(model, weights)
     spec = read_model(path)[1]
     cases = _cases(model, path, backends, precisions, devices, batch, lanes)
     kind, fps = _scenario(scenario, [case.batch for case in cases], [case.lanes for case in cases])
     if scope not in SCOPES:
         raise UsageError(f"--scope {scope!r}; allowed: {', '.join(SCOPES)}")
-    said = _progress(as_json)
+    said, save = _progress(as_json), _saver(output)
     chosen_pictures = find_pictures(spec, images, data, count, layout=layout)
     reference = reference_case(model, path)
     plan = Plan(
@@ -89,9 +90,9 @@ def command(
         command=("jetlens", *sys.argv[1:]),
     )
     if limits is not None:
-        _sweep(plan, limits, spec, path, output, said)
+        _sweep(plan, limits, spec, path, save, said, as_json)
         return
-    run = measure(plan, save=_saver(output), said=said)
+    run = measure(plan, save=save, said=said)
     _print(run, as_json)
     if output is not None and not as_json:
         print(f"raw values: {output}; next: jetlens report {output} --output report.html", file=sys.stderr)
@@ -101,21 +102,32 @@ def command(
 def _cases(
     model: str, path: Path, backends: str | None, precisions: str | None, devices: str | None, batch: str, lanes: str
 ) -> tuple[Case, ...]:
-    names = installed_backends() if backends is None else _words(backends)
+    names = installed_backends() if backends is None else _words("--backends", backends)
     if not names:
         raise BackendError("no backend is installed: pip install 'jetlens[cpu]', or see jetlens doctor")
-    asked = [own_precision(path)] if precisions is None else [flags.precision(word) for word in _words(precisions)]
-    where = [flags.device(word) for word in _words(devices)] if devices else []
+    asked = [own_precision(path)] if precisions is None else [flags.precision(word) for word in _words("--precisions", precisions)]
+    where = [flags.device(word) for word in _words("--devices", devices)] if devices else []
     return make_cases(model, names, asked, devices=where, batches=_numbers("--batch", batch), lanes=_numbers("--lanes", lanes))
 
 
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+def _check_targets(fps: float | None, p99_ms: float | None) -> None:
+    if p99_ms is not None and fps is None:
+        raise UsageError("--target-p99 goes with --target-fps")
+    for flag, value in (("--target-fps", fps), ("--target-p99", p99_ms)):
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"{flag} {value:g}: give a number above 0")
+
+
+def _words(flag: str, text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise UsageError(f"{flag} {text!r}: give one or more, with commas between them")
+    return words
 
 
 def _numbers(flag: str, text: str) -> list[int]:
-    words = _words(text)
-    if not words or not all(word.isdecimal() and int(word) for word in words):
+    words = _words(flag, text)
+    if not all(word.isdecimal() and int(word) for word in words):
         raise UsageError(f"{flag} {text!r}: give whole numbers from 1, such as 1 or 1,8")
     return [int(word) for word in words]
 
@@ -153,6 +165,13 @@ def _accuracy(spec: ModelSpec, data: str | None, pictures: int, layout: str | No
 def _saver(output: Path | None) -> Callable[[Run], None]:
     if output is None:
         return lambda run: None
+    # Now rather than after the first turn: what cannot be kept need not be measured.
+    if output.is_dir():
+        raise UsageError(f"--output {output} is a folder; give a file in it, such as {output / 'run.json'}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"--output {output}: the folder {output.parent} cannot be made ({error.strerror}); choose another") from error
     return lambda run: write_run(output, run)
 
 
@@ -202,14 +221,15 @@ def _conclude(
         typer.echo(json.dumps({"choice": choice.why, "file": str(file)}) if as_json else f"chosen: {choice.why}\n-> {file}")
 
 
-def _sweep(plan: Plan, limits: str, spec: ModelSpec, path: Path, output: Path | None, said: Callable[[str], None]) -> None:
+def _sweep(
+    plan: Plan, limits: str, spec: ModelSpec, path: Path, save: Callable[[Run], None], said: Callable[[str], None], as_json: bool
+) -> None:
     if limits not in ("batch", "size"):
         raise UsageError(f"--sweep {limits!r}; allowed: batch, size")
     tensor = read_graph(path.read_bytes(), str(path)).inputs[0]
     found = sweep(plan, cast(Literal["batch", "size"], limits), spec, tensor, said)
-    _saver(output)(found.run)
-    console = Console()
-    show(found.run, console if console.is_terminal else Console(width=max(150, console.width)))
+    save(found.run)
+    _print(found.run, as_json)
     if not found.largest:
         raise BackendError(f"nothing fits: {found.run.measurements[0].failed}")
-    typer.echo(f"largest that fits: {found.largest}")
+    typer.echo(json.dumps({"largest": found.largest}) if as_json else f"largest that fits: {found.largest}")

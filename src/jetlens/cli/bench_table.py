@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -32,6 +32,8 @@ _DEVIATIONS = {
     "mask_agreement": "pixels {:.3%}",
 }
 _SCORES = ("top1", "map50", "miou")
+_LEFT = ("case", "ran", "(95 %)")
+_NO_VALUES = ("", "-", "n/a")
 
 
 def show(run: Run, console: Console) -> None:
@@ -39,31 +41,60 @@ def show(run: Run, console: Console) -> None:
     about = _SCENARIOS[run.scenario].format(fps=run.fps or 0)
     names = {row.case.model for row in run.measurements}
     console.print(Text(f"\n{', '.join(sorted(names))}: {about}; latency {_SCOPES[run.scope]}; {len(run.images)} pictures", style="bold"))
-    console.print(_speed(run))
+    for part in _speed(run, console.width):
+        console.print(part)
     for row in run.measurements:
         if row.refused:
             console.print(Text(_plain(f"{_word(row)} {row.case.title}: {row.refused}")), soft_wrap=True)
     if any(row.deviation or row.accuracy for row in run.measurements):
         console.print(_proof(run))
     if run.scenario == "single" and any(row.blocks and not row.refused for row in run.measurements):
-        console.print(_stages(run))
+        for part in _stages(run, console.width):
+            console.print(part)
     for line in _notes(run):
         console.print(Text(line), soft_wrap=True)
 
 
-def _speed(run: Run) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("#", "case", "ran", "best ms", "p50", "(95 %)", "p90", "p95", "p99", "p99.9", "max", "images/s", "RSS MiB", "W", "J/image"):
-        table.add_column(heading, justify="left" if heading in ("case", "ran", "(95 %)") else "right", no_wrap=heading != "case")
+def _speed(run: Run, width: int) -> Iterator[Table | Text]:
     ranks = figures.ties(run)
     shared = list(ranks.values())
     order = sorted(range(len(run.measurements)), key=lambda number: (ranks.get(number, len(ranks) + 1), number))
+    rows = []
     for number in order:
-        row = run.measurements[number]
         rank = ranks.get(number)
         place = "" if rank is None else f"{rank}=" if shared.count(rank) > 1 else str(rank)
-        table.add_row(*(Text(_plain(cell)) for cell in _cells(run, row, place)))
-    return table
+        rows.append(_cells(run, run.measurements[number], place))
+    heads = ("#", "case", "ran", "best ms", "p50", "(95 %)", "p90", "p95", "p99", "p99.9", "max", "images/s", "RSS MiB", "W", "J/image")
+    yield from _fitted(heads, rows, width, ("p95", "p90", "p99.9", "max", "RSS MiB", "(95 %)", "J/image", "W", "ran"), "")
+
+
+def _fitted(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int, spare: Sequence[str], title: str) -> Iterator[Table | Text]:
+    """A table no wider than so many characters: of its spare columns those without a value go first, then the others in their order."""
+    columns = {head: [_plain(row[number]) for row in rows] for number, head in enumerate(heads)}
+    room = {head: _room(head, cells) + 2 for head, cells in columns.items()}
+    empty = [head for head in spare if all(cell in _NO_VALUES for cell in columns[head])]
+    gone: list[str] = []
+    for head in dict.fromkeys((*empty, *spare)):
+        if sum(room.values()) <= width:
+            break
+        del room[head]
+        gone.append(head)
+    table = Table(title=title or None, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    room["case"] += min(max(map(len, columns["case"])) + 2 - room["case"], max(0, width - sum(room.values())))
+    for head, size in room.items():
+        table.add_column(head, justify="left" if head in _LEFT else "right", overflow="fold", width=size - 2)
+    for number in range(len(rows)):
+        table.add_row(*(Text(columns[head][number]) for head in room))
+    yield table
+    for about, found in (("n/a here", empty), ("no room here, see --json", set(gone) - set(empty))):
+        if named := [head for head in heads if head in gone and head in found]:
+            yield Text(f"{about}: {', '.join(named)}", style="dim")
+
+
+def _room(head: str, cells: Sequence[str]) -> int:
+    """The characters that a column needs: a case and a heading may take several lines, one for each word."""
+    words = [*head.split(), *(" ".join(cells).split() if head == "case" else cells)]
+    return max(len(word) for word in words)
 
 
 def _cells(run: Run, row: Measurement, place: str) -> list[str]:
@@ -107,26 +138,28 @@ def _proof(run: Run) -> Table:
     return table
 
 
-def _stages(run: Run) -> Table:
-    table = Table(title="\nstages, median ms (first call and loading apart)", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    table.add_column("case")
-    for heading in (*(stage.replace("_", " ") for stage in STAGES), "first call", "loading", "GPU MiB", "engine MiB", "GPU use"):
-        table.add_column(heading, justify="right")
+def _stages(run: Run, width: int) -> Iterator[Table | Text]:
+    names = [stage.replace("_", " ") for stage in STAGES]
+    rows = []
     for row in run.measurements:
         if row.refused or not row.blocks:
             continue
         stages = figures.stage_medians(row)
         use = figures.gpu_percent(run, row)
-        table.add_row(
-            Text(row.case.title),
-            *(_number(stages.get(stage), "{:.3f}", "-") for stage in STAGES),
-            f"{row.first_ms:.1f}",
-            f"{row.load_ms:.0f}",
-            _number(row.memory.device, "{:.0f}"),
-            _number(row.memory.engine, "{:.1f}"),
-            "n/a" if use is None else f"{use[0]:.0f} % (max {use[1]:.0f})",
+        rows.append(
+            [
+                row.case.title,
+                *(_number(stages.get(stage), "{:.3f}", "-") for stage in STAGES),
+                f"{row.first_ms:.1f}",
+                f"{row.load_ms:.0f}",
+                _number(row.memory.device, "{:.0f}"),
+                _number(row.memory.engine, "{:.1f}"),
+                "n/a" if use is None else f"{use[0]:.0f} % (max {use[1]:.0f})",
+            ]
         )
-    return table
+    others = ("first call", "loading", "GPU MiB", "engine MiB", "GPU use")
+    spare = ("copy in", "copy out", "GPU use", "engine MiB", "GPU MiB", "loading", "first call")
+    yield from _fitted(("case", *names, *others), rows, width, spare, "\nstages, median ms (first call and loading apart)")
 
 
 def _notes(run: Run) -> Iterator[str]:
@@ -142,16 +175,16 @@ def _notes(run: Run) -> Iterator[str]:
         yield f"accuracy on {pictures} pictures, with 95 % intervals"
     if any(count > 1 for count in _counted(figures.ties(run)).values()):
         yield "rows that share a number (=) are ties: the intervals of their best latency overlap"
-    for row in run.measurements:
-        if row.refused or not row.blocks:
-            continue
-        spread = figures.noise(row, run.scope, run.scenario)
-        if spread > figures.NOISY:
-            yield f"noisy: {row.case.title}: block medians spread by {spread:.0%}; a quieter machine or more --blocks would tell more"
-        if not row.warm_up.settled:
-            yield f"did not settle: {row.case.title}: three windows of the warm-up never agreed within 10 %"
-        if run.scenario == "camera":
-            yield f"{row.case.title}: {figures.drop_rate(row):.1%} of the frames dropped"
+    shown = [row for row in run.measurements if row.blocks and not row.refused]
+    spreads = {row.case.title: figures.noise(row, run.scope, run.scenario) for row in shown}
+    noisy = [f"{title} {spread:.0%}" for title, spread in spreads.items() if spread > figures.NOISY]
+    if noisy:
+        yield f"noisy: block medians spread by much: {', '.join(noisy)}; a quieter machine or more --blocks would tell more"
+    unsettled = [row.case.title for row in shown if not row.warm_up.settled]
+    if unsettled:
+        yield f"did not settle: {', '.join(unsettled)}: three windows of the warm-up never agreed within 10 %"
+    if run.scenario == "camera":
+        yield from (f"{row.case.title}: {figures.drop_rate(row):.1%} of the frames dropped" for row in shown)
     yield "ranked by the best latency: of every picture's calls the fastest, less what disturbance leaves in it; it repeats where p50 does not"
     yield f"the bench itself adds {1000 * run.overhead_ms:.1f} us to a call ({run.overhead_ms:.2%} of a call of 1 ms)"
 

@@ -29,9 +29,9 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write an nvinfer configuration, its graph, a label file and a pipeline script for DeepStream."""
+    frame_hw = None if frame_size is None else flags.size_hw(frame_size, "720x1280", "--frame-size")
     base = model_path(model)
-    path = _graph_of(base, precision := flags.precision(precision))
-    frame_hw = None if frame_size is None else flags.size_hw(frame_size)
+    path = _graph_of(base, precision)
     name = base.stem if path == base else f"{base.stem}.{precision}"
     folder = output or Path(f"{name}-deepstream")
     written = write_deepstream(path, folder, name=name, batch=batch, frame_hw=frame_hw, force=force)
@@ -57,7 +57,7 @@ def command(
 def _graph_of(path: Path, precision: str | None) -> Path:
     """The file whose graph asks for the precision, made once where it is not there."""
     if precision not in (None, "fp32", "fp16", "int8"):
-        raise UsageError(f"--precision {precision}: DeepStream has fp32, fp16 and int8")
+        raise UsageError(f"--precision {precision[:40]!r}; DeepStream has fp32, fp16 and int8")
     if precision in (None, "fp32"):
         return path
     from jetlens.precision import ensure

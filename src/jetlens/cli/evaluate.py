@@ -26,6 +26,7 @@ __all__ = ["command"]
 
 _SEEN_CONFIDENCE = 0.01
 _MOST_ROWS = 20
+_HEADS = {"class_id": "id"}
 _RATES = ("f1", "ap50", "iou")
 
 
@@ -88,7 +89,7 @@ def _show(predictor: Predictor, data: str, result: Evaluation) -> None:
     table = Table(title=Text(f"{predictor.spec.name} on {data}"), title_justify="left")
     keys = [key for key in (result.classes[0] if result.classes else ()) if key != "intervals"]
     for number, key in enumerate(keys):
-        table.add_column(key, justify="left" if number == 1 else "right")
+        table.add_column(_HEADS.get(key, key), justify="left" if number == 1 else "right")
     rows = result.classes
     if len(rows) > _MOST_ROWS:
         table.caption = f"the {_MOST_ROWS} worst of {len(rows)} classes; --json gives all"
@@ -112,5 +113,5 @@ def _cell_named(name: str, result: Evaluation) -> str:
 
 def _cell(value: Any, interval: tuple[float, float] | None = None) -> str:
     text = f"{value:.4f}" if isinstance(value, float) else str(value)
-    within = "" if interval is None else f" ({interval[0]:.4f}-{interval[1]:.4f})"
+    within = "" if interval is None else f" ({interval[0]:.3f}-{interval[1]:.3f})"
     return "".join(c if c.isprintable() else "?" for c in text) + within

@@ -13,15 +13,15 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 
-def size_hw(text: str, example: str = "360x640") -> tuple[int, int]:
-    """Height and width in pixels out of ``--size``.
+def size_hw(text: str, example: str = "360x640", flag: str = "--size") -> tuple[int, int]:
+    """Height and width in pixels out of ``--size`` or another flag.
 
     Raises:
         UsageError: it is not two whole numbers above 0.
     """
     height, _, width = text.lower().partition("x")
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise UsageError(f"--size {text!r}: give height x width in pixels, such as {example}")
+        raise UsageError(f"{flag} {text!r}: give height x width in pixels, such as {example}")
     return int(height), int(width)
 
 

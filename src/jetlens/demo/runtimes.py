@@ -53,7 +53,9 @@ def measure_runtimes(pictures: int, said: Callable[[str], None]) -> Run:
             worker=InProcess,
         )
         runs.append(measure(plan, said=partial(_say, said, network)))
-    return replace(runs[0], measurements=tuple(row for run in runs for row in run.measurements), state_after=runs[-1].state_after, images=())
+    return replace(
+        runs[0], measurements=tuple(row for run in runs for row in run.measurements), state_after=runs[-1].state_after, images=()
+    )
 
 
 def _say(said: Callable[[str], None], network: str, message: str) -> None:

@@ -74,7 +74,9 @@ class _Case:
         return np.where(np.isfinite(rows), rows, 0.0)
 
 
-def judge(task: str, reference: Arrays, outputs: Arrays, precision: str, *, darker: Arrays | None = None, names: Sequence[str] = ()) -> Verdict:
+def judge(
+    task: str, reference: Arrays, outputs: Arrays, precision: str, *, darker: Arrays | None = None, names: Sequence[str] = ()
+) -> Verdict:
     """Compares one batch of raw outputs [pictures, ...] with the reference's.
 
     Args:
@@ -176,7 +178,9 @@ def _boxes(case: _Case) -> _Found | None:
 
 def _masks(case: _Case) -> _Found | None:
     least = _MASK_LIMITS.get(case.precision, _EXACT_MASK)
-    shares = [_one(case, number, DEVIATIONS["segmentation"])["mask_agreement"] for number in range(len(next(iter(case.reference.values()))))]
+    shares = [
+        _one(case, number, DEVIATIONS["segmentation"])["mask_agreement"] for number in range(len(next(iter(case.reference.values()))))
+    ]
     typical, worst = float(np.mean(shares)), int(np.argmin(shares))
     if typical < least or shares[worst] < 1 - _SINGLE * (1 - least):
         return f"{min(typical, shares[worst]):.2%} of the pixels have the same class (needed: {least:.1%})", worst

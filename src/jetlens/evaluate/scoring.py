@@ -18,6 +18,7 @@ from jetlens.spec import ModelSpec
 
 __all__ = ["ORANGE_LINE", "dataset", "evaluate"]
 
+
 def evaluate(predictor: Predictor, samples: Iterable[Sample], *, on_sample: Callable[[int], None] | None = None) -> Evaluation:
     """Scores a predictor; pictures that cannot be read, or whose truth cannot, are named in the result and left out.
 

@@ -75,7 +75,7 @@ def describe_unread(options: AdoptOptions, name: str, why: str) -> tuple[ModelSp
     missing = [flag for flag, value in absent.items() if not value]
     if missing or task is None or size is None or decoder is None:
         raise UsageError(
-            f"the plan cannot be opened here to look ({why[:100]}), so give {', '.join(missing)} too, or adopt it where it runs"
+            f"the plan cannot be opened here to look, so give {', '.join(missing)} too, or adopt it where it runs; why not: {why[:160]}"
         )
     values = {**family.preprocess, **options.preprocess()}
     channels = 1 if values.get("channel_order") == "gray" else 3
