@@ -99,8 +99,9 @@ def test_the_recorded_score_is_of_the_first_stills_of_the_validation_part(tmp_pa
     assert round(score.figures["miou"], 6) == meta["accuracy"]["miou"]
 
 
-def test_time_ends_a_run(splits, tmp_path):
-    config = config_of("classification", tmp_path, epochs=100_000, minutes=0.01, batch_size=16, validate_every=100_000)
+@pytest.mark.parametrize("minutes", [0.01, 1e-9])
+def test_time_ends_a_run_which_leaves_a_checkpoint_however_short_it_was(splits, tmp_path, minutes):
+    config = config_of("classification", tmp_path, epochs=100_000, minutes=minutes, batch_size=16, validate_every=100_000)
     assert train(config, split=splits["classification"]).is_file()
 
 

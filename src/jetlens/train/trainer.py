@@ -161,8 +161,8 @@ class Trainer:
 
     def fit(self) -> None:
         """Trains until the run is over."""
-        # A state saved at the last step of an epoch still lacks the validation.
-        while self.position or not self.over():
+        # A state saved at the last step of an epoch still lacks the validation; and however short the time is, a run leaves a checkpoint.
+        while self.position or not self.history or not self.over():
             self.train_epoch()
             self.epoch, self.position = self.epoch + 1, 0
             if self.epoch % self.config.validate_every == 0 or self.done() >= 1 or self.epoch >= self.config.epochs:
@@ -182,7 +182,7 @@ class Trainer:
         truth: dict[str, Tensor] = {}
         for size, batch in zip(map(len, whole), self.training.batches(self.world.share(whole), self.epoch), strict=True):
             done = self.done()
-            if self.config.minutes is not None and self.world.agree(done >= 1):
+            if self.config.minutes is not None and self.step > begun and self.world.agree(done >= 1):
                 break
             self.position += 1
             if batch is None or len(batch[0]) < 2:
