@@ -65,6 +65,8 @@ def serving(answer: Answer, context: ssl.SSLContext | None = None) -> Iterator[S
     try:
         yield server
     finally:
+        # A thread in accept() is not woken by close() alone, and would go on with whatever gets the number of this socket.
+        server.socket.shutdown(socket.SHUT_RDWR)
         server.socket.close()
 
 
