@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -68,7 +69,7 @@ class OpenVino:
         graph = read_graph(model)
         graph.require_whole()
         ov = import_openvino()
-        core = ov.Core()
+        core = _core()
         abilities = list(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         if options.precision == "bf16" and "BF16" not in abilities:
             raise BackendError("openvino: precision bf16 was asked for, but this CPU has no bfloat16 instructions; use fp32")
@@ -131,6 +132,13 @@ def import_openvino() -> Any:
         return require("openvino", extra="openvino", why="backend openvino")
     finally:
         sys.modules.pop(_TELEMETRY, None)
+
+
+@cache
+def _core() -> Any:
+    """The one core of this process, never freed: each takes over the signal stack of the thread that loads its CPU plug-in, and one that is
+    freed before a later one leaves freed memory there, so that the next Ctrl-C crashes."""
+    return import_openvino().Core()
 
 
 def _config(options: SessionOptions) -> dict[str, Any]:
