@@ -171,7 +171,7 @@ def test_the_command_prints_score_and_count_and_names_unreadable_files(
 
     code, out, err = run()
     assert (code, err) == (0, "")
-    assert "top1 1.0000 (0.7575-1.0000) on 12 pictures" in out
+    assert "top1 1.0000 (0.757-1.000) on 12 pictures" in out
     assert "CPUExecutionProvider fp32" in out
     (folder / "Red" / "0.png").write_bytes(b"")
     code, out, err = run("--json")
