@@ -36,7 +36,7 @@ TAPS = ([8, 8, 8], 1)
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", help="of the zoo, or a model that ships with jetlens")
-    parser.add_argument("--steps", default="prepare,graphs,build,measure", help="of prepare, graphs, build, taps, measure")
+    parser.add_argument("--steps", default="prepare,graphs,build,measure", help="of prepare, graphs, twins, build, taps, measure")
     parser.add_argument("--batches", default="1,8,32")
     parser.add_argument("--precisions", default="fp32,fp16,int8")
     parser.add_argument("--profiles", default="1:1:1,1:32:64", help="each is an engine a precision; a batch takes the one made for it")
@@ -130,13 +130,17 @@ class Run:
         self.keep("graphs/taps-fp32", {"path": row["taps"]})
 
     def graphs(self) -> None:
-        """The fp16 and int8 files, and those of the verification twin where the task has one."""
+        """The fp16 and int8 files."""
+        for kind in self.kinds:
+            if kind != "fp32":
+                self.keep(f"graphs/{kind}", self._graph(self.kept("prepared")["model"], kind, ready=True))
+
+    def twins(self) -> None:
+        """Those of the verification twin, where the task has one."""
         prepared = self.kept("prepared")
-        twin = {"taps-": prepared["taps"]} if prepared["task"] != "classification" else {}
-        for prefix, model in {"": prepared["model"], **twin}.items():
-            for kind in self.kinds:
-                if kind != "fp32":
-                    self.keep(f"graphs/{prefix}{kind}", self._graph(model, kind, ready=not prefix))
+        for kind in self.kinds:
+            if kind != "fp32" and prepared["task"] != "classification":
+                self.keep(f"graphs/taps-{kind}", self._graph(prepared["taps"], kind, ready=False))
 
     def _graph(self, model: str, kind: str, *, ready: bool) -> dict[str, Any]:
         given = self.options
