@@ -154,6 +154,7 @@ def load(
     weights: Path | None = None,
     lanes: int = 1,
     build: BuildOptions | None = None,
+    isolate: bool = False,
 ) -> Predictor:
     """Opens a model, a file or a name, on a runtime.
 
@@ -162,6 +163,7 @@ def load(
             ``NAME.fp16.onnx`` or ``NAME.int8.onnx`` beside the model is opened.
         lanes: runs that may be in flight at once.
         build: how TensorRT builds its engine.
+        isolate: run the model in a process of its own, which is started anew when it dies.
 
     Raises:
         UnknownNameError: nothing has that name.
@@ -181,7 +183,8 @@ def load(
     if not is_plan:
         check_contract(read_graph(content, str(path)), spec, path.name)
     task: Task[Prediction] = TASKS.load(spec.task)(spec, options or TaskOptions())
-    session, chosen = open_session(content, backend, SessionOptions(device, precision, threads, lanes, build=build or BuildOptions()))
+    opened = resolve("jetlens.backends.isolated:open_isolated") if isolate else open_session
+    session, chosen = opened(content, backend, SessionOptions(device, precision, threads, lanes, build=build or BuildOptions()))
     if choice is not None:
         chosen = f"{chosen} (chosen by jetlens bench: {choice.why})"
     try:

@@ -162,6 +162,85 @@ def test_a_camera_that_cannot_be_reached_is_said_without_its_password(run: Run) 
     assert "secretword" not in out + err
 
 
+def test_cameras_that_never_open_end_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a duration it would wait for ever; one that works keeps it going."""
+    from jetlens.cli import live_loop
+
+    monkeypatch.setattr(live_loop, "OPEN_S", 0.5)
+    monkeypatch.setattr(live_loop, "STATUS_EVERY_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    dead = f"http://me:secretword@127.0.0.1:{port}/a.mjpg?token=secretword"
+    start_s = time.monotonic()
+    code, out, err = run(dead, dead)
+    assert (code, time.monotonic() - start_s < 10) == (1, True)
+    assert f"no picture came from http://127.0.0.1:{port}/a.mjpg?... within" in err
+    assert "refused" in err.splitlines()[-1]
+    assert "secretword" not in out + err
+    assert run(dead, CAMERA.format(1), "--duration", "2")[0] == 0
+
+
+def test_a_file_whose_frames_the_model_failed_on_is_no_success(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = [0]
+    answer = FakeSession.run
+
+    def sometimes(self: FakeSession, inputs: Any) -> Any:
+        count[0] += 1
+        if count[0] in (3, 5):
+            raise ValueError("a bad moment")
+        return answer(self, inputs)
+
+    monkeypatch.setattr(FakeSession, "run", sometimes)
+    code, out, err = run(FILE.format(1))
+    assert code == 1
+    assert "12 frames captured = 10 answered + 2 dropped (model failed)" in out
+    assert err.splitlines()[-1] == f"jetlens: the model failed: no answer for 2 frames of {FILE.format(1)}"
+
+
+def test_a_rate_is_held_by_looking_at_fewer_frames(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = FakeSession.run
+
+    def slow(self: FakeSession, inputs: Any) -> Any:
+        time.sleep(0.08)
+        return answer(self, inputs)
+
+    monkeypatch.setattr(FakeSession, "run", slow)
+    monkeypatch.setattr("jetlens.pipeline.adaptive._FALL_S", 0.5)
+    monkeypatch.setattr("jetlens.pipeline.adaptive.model_path", Path)
+    camera = CAMERA.format(1).replace("frames=30", "frames=200")
+    code, out, err = run(camera, "--track", "--hold-fps", "25", "--duration", "5", "--output", "o.jsonl")
+    assert code == 0, err
+    assert "holds 25 FPS: every frame, then every 2nd frame, then every 3rd frame" in out
+    assert re.search(r"quality: every frame -> every 2nd frame: 1\d\.\d of \d\d\.\d FPS", err)
+    assert "quality changed 1 times to hold the rate" in out
+    rows = lines_in(Path("o.jsonl").read_text())
+    between = [row for row in rows if not row["inferred"]]
+    assert len(between) > 10
+    assert all(row["detections"][0]["tracker_id"] == 1 for row in between)
+
+
+def test_streams_out_are_numbered_before_the_query_and_no_secret_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jetlens.pipeline import outputs
+
+    class Sink:
+        note = ""
+
+        def __init__(self, uri: str, info: StreamInfo) -> None:
+            opened.append(uri)
+
+        def write(self, frame: Frame) -> None: ...
+
+        def close(self) -> None: ...
+
+    opened: list[str] = []
+    monkeypatch.setattr(outputs, "RtspSink", Sink)
+    address = "rtsp://me:secretword@127.0.0.1:9/live?token=secretword"
+    code, out, err = run(FILE.format(1), FILE.format(2), "--output", address)
+    assert code == 0
+    assert opened == [address.replace("live", f"live-{number}") for number in (1, 2)]
+    assert "secretword" not in out + err
+
+
 def test_counting_and_events(run: Run) -> None:
     code, out, _ = run(FILE.format(1), "--line", "50,0,50,64", "--zone", "0,0,96,0,96,64,0,64", "--events", "happened/events.jsonl")
     assert code == 0
@@ -177,12 +256,13 @@ def test_counting_and_events(run: Run) -> None:
         (("missing.mp4",), 1, "missing.mp4"),
         (("nope://x",), 2, "nope"),
         ((FILE.format(1), "--output", "out.gif"), 2, "give a video (.mp4"),
-        ((FILE.format(1), "--output", "rtsp://me:secret@box/out"), 2, "results go to files and folders"),
+        ((FILE.format(1), "--output", "ftp://me:secret@box/out"), 2, "results go to files, folders and rtsp://"),
         ((FILE.format(1), "--images"), 2, "--output frames"),
         ((FILE.format(1), "--images", "--output", "f", "--segment-seconds", "3"), 2, "--images"),
         ((FILE.format(1), "--line", "1,2,3"), 2, "--line '1,2,3': give 2 points"),
         ((FILE.format(1), "--zone", "1,2,3,4"), 2, "give 3 or more points"),
         ((FILE.format(1), "--batch-wait", "41"), 2, "equal to 40"),
+        ((FILE.format(1), "--hold-fps", "20"), 2, "--hold-fps holds the rate of cameras"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(run: Run, arguments: tuple[str, ...], code: int, said: str) -> None:
@@ -305,6 +385,7 @@ def silent_camera(*, pictures: int = 0) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.getsockname()[1]}/stream.mjpg"
     finally:
+        server.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept()
         server.close()
         for connection in held:
             connection.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from boards import agx_xavier, orin_nano, write_files, write_program
 from jetlens import doctor, predictor
 from jetlens.cli import COMMANDS
-from jetlens.doctor import Check, abilities, diagnose, hardware, media, packages, runtimes, toolkit
+from jetlens.doctor import Check, abilities, diagnose, hardware, media, packages, probes, runtimes, toolkit
 from jetlens.doctor.check import Host, guarded
 from jetlens.doctor.probes import PROBES, ProbeError, probe
 from tiny_graphs import color_graph, write_pair
@@ -162,7 +162,8 @@ def test_an_orin_nano_whose_packages_work(tmp_path: Path, shared_data: Path, mon
             "tensorrt": {"version": "10.3.0", "builder": True},
             "onnxruntime": {"version": "1.19.0", "providers": GPU_WORKS},
             "pytorch": torch,
-            "cv2": {"version": "4.8.0", "gstreamer": True},
+            "cv2": {"version": "4.8.0"},
+            "gi": {"version": "GStreamer 1.20.3"},
         },
     )
     monkeypatch.setattr(toolkit, "installed", lambda name: True)
@@ -178,7 +179,7 @@ def test_an_orin_nano_whose_packages_work(tmp_path: Path, shared_data: Path, mon
         toolkit.cuda(host),
     ]
     rows += [toolkit.nvcc(host), toolkit.cudnn(host), *toolkit.tensorrt(host), *toolkit.python_cuda(host), *runtimes.providers(host)]
-    rows += [*runtimes._torch(torch, host), *media.opencv(host), *media.gstreamer(host), media.encoder(host)]
+    rows += [*runtimes._torch(torch, host), media.opencv(host), *media.gstreamer(host), media.encoder(host)]
     checks = _by_name(rows)
     assert checks["Jetson"].found == "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super, L4T 36.4.3 (JetPack 6)"
     assert checks["JetPack"].found == "nvidia-jetpack 6.2+b77"
@@ -196,7 +197,7 @@ def test_an_orin_nano_whose_packages_work(tmp_path: Path, shared_data: Path, mon
     assert checks["torchvision on cpu"].ok
     assert not checks["torchvision on cuda"].ok
     assert "torchvision of the same release as torch 2.5.0" in checks["torchvision on cuda"].remedy
-    assert checks["GStreamer in OpenCV"].ok
+    assert checks["GStreamer in Python"].found == "GStreamer 1.20.3"
     assert checks["GStreamer nvarguscamerasrc"].ok
     assert checks["NVENC"].found == "this chip has none"
     assert checks["cameras"].found == "video0 vi-output, imx219 9-0010"
@@ -209,17 +210,19 @@ def test_an_orin_nano_with_packages_of_pip(tmp_path: Path, shared_data: Path, mo
         monkeypatch,
         {
             "onnxruntime": {"version": "1.23.2", "providers": {"CPU": ""}},
-            "cv2": {"version": "4.10.0", "gstreamer": False},
+            "cv2": {"version": "4.10.0"},
+            "gi": "reading CSI cameras needs GStreamer for Python (gi), which is not installed",
         },
     )
     monkeypatch.setattr(runtimes, "version", lambda name: {"onnxruntime": "1.23.2"}.get(name, ""))
     monkeypatch.setattr(toolkit, "installed", lambda name: False)
     monkeypatch.setattr(sys, "prefix", "/home/user/.venv")
     host = Host.at(orin_nano(tmp_path, shared_data / "logs"))
-    checks = _by_name([*runtimes.providers(host), *media.opencv(host), *toolkit.tensorrt(host)])
+    checks = _by_name([*runtimes.providers(host), media.opencv(host), *media.gstreamer(host), *toolkit.tensorrt(host)])
     wheel = checks["ONNX Runtime on the GPU"].remedy
     assert f"cp{sys.version_info.major}{sys.version_info.minor}-linux_aarch64.whl built for jp6/cu126" in wheel
-    assert "python3-opencv" in checks["GStreamer in OpenCV"].remedy
+    assert "python3-gi" in checks["GStreamer in Python"].remedy
+    assert checks["OpenCV"].ok
     assert "--system-site-packages" in checks["TensorRT"].remedy
 
 
@@ -324,3 +327,40 @@ def test_cuda_python_must_not_be_newer_than_cuda(tmp_path: Path, shared_data: Pa
 def test_the_table_of_checks_has_every_backend_and_every_probe_is_known() -> None:
     assert {f"backend {name}" for name in runtimes.BACKENDS} <= doctor._CHECKS.keys()
     assert set(runtimes._PACKAGES.values()) <= PROBES.keys()
+
+
+class _Torch:
+    """A torch whose operators come from libraries that exist as files alone."""
+
+    def __init__(self, cuda: str, torchvision_cuda: int) -> None:
+        self.loaded: list[str] = []
+        self.version = SimpleNamespace(cuda=cuda)
+        self.ops = SimpleNamespace(
+            load_library=self.loaded.append, torchvision=SimpleNamespace(_cuda_version=lambda: torchvision_cuda, nms=self._nms)
+        )
+
+    def tensor(self, values: object, device: str = "cpu") -> object:
+        return values
+
+    def _nms(self, *_: object) -> object:
+        assert self.loaded, "nms was asked for before its library was there"
+        return SimpleNamespace(tolist=lambda: [0, 2])
+
+
+@pytest.mark.parametrize(
+    ("cuda", "torchvision_cuda", "said"),
+    [("12.6", 12060, ""), ("", -1, ""), ("13.0", -1, ""), ("13.0", 12060, "built for CUDA 12 and torch for CUDA 13.0")],
+)
+def test_operators_of_torchvision_are_tried_without_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuda: str, torchvision_cuda: int, said: str
+) -> None:
+    write_files(tmp_path, {"torchvision/__init__.py": "raise SystemError('all of it')", "torchvision/_C.so": ""})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    torch = _Torch(cuda, torchvision_cuda)
+    assert said in probes._nms(torch, "cpu")
+    assert bool(probes._nms(torch, "cpu")) == bool(said)
+    assert torch.loaded[0] == str(tmp_path / "torchvision" / "_C.so")
+    # Without a compiled library the package itself must say what is wrong with it.
+    (tmp_path / "torchvision" / "_C.so").unlink()
+    assert "all of it" in probes._nms(_Torch(cuda, torchvision_cuda), "cpu")

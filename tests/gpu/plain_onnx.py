@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+from jetlens.spec import FP32_NODES_KEY
 
 FLOAT, UINT8, INT8, HALF = 1, 2, 3, 10
 _KINDS = {np.dtype(np.float32): FLOAT, np.dtype(np.float16): HALF, np.dtype(np.int8): INT8}
@@ -34,12 +36,14 @@ def conv_graph(
         node("Cast", ["means"], ["wide"], "to_float", to=FLOAT),
     ]
     tensors = [tensor("first", first), tensor("second", second)]
+    notes: dict[str, str] = {}
     if tail:
         nodes += [node("Mul", ["wide", "million"], ["large"], "scale"), node("Flatten", ["large"], ["logits"], "flatten")]
         tensors.append(tensor("million", np.array(1e6, np.float32)))
+        notes = {FP32_NODES_KEY: '["scale"]'}
     else:
         nodes.append(node("Flatten", ["wide"], ["logits"], "flatten"))
-    return graph(nodes, tensors, ("images", UINT8, (batch, size, size, 3)), ("logits", FLOAT, (batch, channels)))
+    return graph(nodes, tensors, ("images", UINT8, (batch, size, size, 3)), ("logits", FLOAT, (batch, channels)), notes)
 
 
 def half_quantized_graph() -> bytes:
@@ -68,11 +72,13 @@ def graph(
     tensors: Sequence[bytes],
     taken: tuple[str, int, Sequence[int | str]],
     given: tuple[str, int, Sequence[int | str]],
+    metadata: Mapping[str, str] | None = None,
 ) -> bytes:
     """A ModelProto of opset 17 with one input and one output."""
     parts = [*(_block(1, row) for row in nodes), _text(2, "net"), *(_block(5, row) for row in tensors)]
     body = b"".join([*parts, _block(11, _value(*taken)), _block(12, _value(*given))])
-    return _number(1, 8) + _block(8, _text(1, "") + _number(2, 17)) + _block(7, body)
+    notes = b"".join(_block(14, _text(1, key) + _text(2, value)) for key, value in (metadata or {}).items())
+    return _number(1, 8) + _block(8, _text(1, "") + _number(2, 17)) + _block(7, body) + notes
 
 
 def node(operator: str, inputs: Sequence[str], outputs: Sequence[str], name: str, **attributes: int | Sequence[int]) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 from jetlens.frame import Frame
 from jetlens.media import StreamInfo
 from jetlens.media.live.status import SourceStatus
-from jetlens.pipeline.batching import Batcher, Pacer, Taken
+from jetlens.pipeline.batching import Batcher, Pacer, Taken, Way
 from jetlens.pipeline.capture import Capture
 from jetlens.results import Classification
 
@@ -58,18 +58,19 @@ class Line:
     wait_s: float = 0.010
     paced: bool = True
     jitter_s: float = 0.0
+    workers: Sequence[int] = ()
     now_s: float = 0.0
     ages_s: list[list[tuple[float, float]]] = field(init=False)
 
     def __post_init__(self) -> None:
         changed = threading.Condition()
         self.captures = [Capture(Camera(f"camera {i}", fps), f"camera {i}", changed, clock=self.clock) for i, fps in enumerate(self.fps)]
-        self.pacer = Pacer([f"stage {i}" for i in range(len(self.work_s))])
+        self.pacer = Pacer([f"stage {i}" for i in range(len(self.work_s))], self.workers)
         self.batcher = Batcher(
             self.captures, changed, largest=self.largest, wait_s=self.wait_s, pacer=self.pacer, paced=self.paced, clock=self.clock
         )
         self.waiting: list[deque[Taken]] = [deque() for _ in self.work_s]
-        self.working: list[tuple[float, Taken] | None] = [None] * len(self.work_s)
+        self.working: list[deque[tuple[float, Taken, Way]]] = [deque() for _ in self.work_s]
         self.ages_s = [[] for _ in self.fps]
         self.sizes: list[int] = []
         self.most_under_way = 0
@@ -95,26 +96,27 @@ class Line:
         if not self.waiting[0] and (taken := self.batcher.poll()) is not None:
             self.sizes.append(len(taken))
             self.waiting[0].append(taken)
-        held = sum(len(taken) for queue in self.waiting for taken in queue) + sum(len(at[1]) for at in self.working if at)
+        held = sum(len(taken) for queue in self.waiting for taken in queue) + sum(len(at[1]) for stage in self.working for at in stage)
         self.most_under_way = max(self.most_under_way, held + sum(capture.waiting for capture in self.captures))
         self.now_s += 0.001
 
     def _work(self, stage: int) -> None:
         held = self.working[stage]
-        if held is not None and held[0] <= self.now_s + 1e-6:
+        # In order: one that is done waits for those before it.
+        while held and held[0][0] <= self.now_s + 1e-6:
             if stage + 1 < len(self.work_s) and self.waiting[stage + 1]:
-                return  # no room before the next stage
-            self.pacer.end(stage, self.now_s)
-            self.working[stage] = None
+                break  # no room before the next stage
+            _, taken, way = held.popleft()
+            self.pacer.end(way, self.now_s)
             if stage + 1 < len(self.work_s):
-                self.waiting[stage + 1].append(held[1])
+                self.waiting[stage + 1].append(taken)
             else:
-                self._deliver(held[1])
-        if self.working[stage] is None and self.waiting[stage]:
+                self._deliver(taken)
+        while len(held) < self.pacer.workers[stage] and self.waiting[stage]:
             taken = self.waiting[stage].popleft()
-            self.pacer.begin(stage, self.now_s)
+            way = self.pacer.begin(stage, self.now_s)
             noise_s = self.jitter_s * float(self._rng.standard_normal())
-            self.working[stage] = (self.now_s + max(0.0, self.work_s[stage](len(taken)) + noise_s), taken)
+            held.append((self.now_s + max(0.0, self.work_s[stage](len(taken)) + noise_s), taken, way))
 
     def _deliver(self, taken: Taken) -> None:
         for capture, frame in taken:

@@ -34,6 +34,39 @@ def test_results_of_a_slow_consumer_stay_young(stages_s: tuple[float, ...]) -> N
     assert status.delivered >= 0.9 * 60 * min(30, 1 / max(stages_s))
 
 
+def test_runs_at_once_answer_more_cameras_and_no_later() -> None:
+    """Two cameras and a model of 60 ms: with two runs at once each is answered as often as alone, and as young."""
+
+    def line(cameras: int, workers: int) -> Line:
+        work_s = [lambda _: 0.003, lambda _: 0.060, lambda _: 0.004]
+        moved = Line([30.0] * cameras, work_s, workers=(1, workers, 1), jitter_s=0.001)
+        moved.run(20)
+        return moved
+
+    alone, in_turn, at_once = line(1, 1), line(2, 1), line(2, 2)
+    rates = [[capture.status().delivered / 20 for capture in moved.captures] for moved in (alone, in_turn, at_once)]
+    assert sum(rates[2]) >= 1.9 * sum(rates[0])
+    assert sum(rates[1]) <= 1.1 * sum(rates[0])
+    assert max(at_once.p99_s(camera) for camera in range(2)) <= 0.067 + 2 * PERIOD_S
+
+
+def test_the_pacer_knows_that_a_stage_takes_several() -> None:
+    pacer = Pacer(["prepare", "infer"], (1, 2))
+    for _ in range(2):
+        pacer.admit()
+        pacer.end(pacer.begin(0, 0.0), 0.01)
+        pacer.end(pacer.begin(1, 0.01), 0.11)
+    pacer.admit()
+    pacer.end(pacer.begin(0, 1.0), 1.01)
+    pacer.begin(1, 1.01)
+    assert pacer.best_s(1.02) <= 1.02  # the other worker is free
+    pacer.admit()
+    pacer.end(pacer.begin(0, 1.02), 1.03)
+    pacer.begin(1, 1.03)
+    assert 1.09 < pacer.best_s(1.04) <= 1.10
+    assert pacer.busy_s[1] == pytest.approx(0.1)  # of each worker
+
+
 def test_negative_control_a_loop_that_reads_every_frame_falls_behind() -> None:
     """`while True: frame = camera.read(); work(frame)` over a driver's queue."""
     done_s, ages = 0.0, []
@@ -133,12 +166,10 @@ def test_the_pacer_says_when_a_stage_will_be_free() -> None:
     assert pacer.best_s(5.0) <= 5.0  # nothing is known: at once
     pacer.admit()
     for stage, (start, end) in enumerate([(0.0, 0.01), (0.01, 0.11)]):
-        pacer.begin(stage, start)
-        pacer.end(stage, end)
+        pacer.end(pacer.begin(stage, start), end)
     assert pacer.under_way == 0
     pacer.admit()
-    pacer.begin(0, 1.0)
-    pacer.end(0, 1.01)
+    pacer.end(pacer.begin(0, 1.0), 1.01)
     pacer.begin(1, 1.01)
     # The model is free at 1.11, and preparing takes 0.01 before.
     assert 1.09 < pacer.best_s(1.02) <= 1.10

@@ -37,6 +37,67 @@ def test_every_item_once_in_order(count: int, steps: int, depth: int, threaded: 
     assert list(stats.stages) == ["decode", *(f"step{index}" for index in range(steps)), "last"]
 
 
+@given(count=st.integers(0, 40), workers=st.lists(st.integers(1, 4), min_size=1, max_size=3), depth=st.integers(1, 3))
+@settings(max_examples=30, deadline=None)
+def test_several_workers_keep_the_order(count: int, workers: list[int], depth: int) -> None:
+    def uneven(item: int) -> int:
+        time.sleep(0.001 * (item % 3 == 0))
+        return item + 1
+
+    out: list[int] = []
+    stages = [Stage(f"step{index}", uneven, each) for index, each in enumerate(workers)]
+    stats = run_stages(range(count), [*stages, Stage("last", out.append)], depth=depth)
+    assert out == [item + len(workers) for item in range(count)]
+    assert stats.frames == count
+
+
+def test_negative_control_workers_on_a_plain_queue_mix_the_order() -> None:
+    from concurrent.futures import ThreadPoolExecutor, as_completed
+
+    def uneven(item: int) -> int:
+        time.sleep(0.01 * (item == 0))
+        return item
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [done.result() for done in as_completed([pool.submit(uneven, item) for item in range(8)])] != list(range(8))
+
+
+def test_workers_work_at_once_and_hold_no_more_than_one_each() -> None:
+    lock, meeting = threading.Lock(), threading.Barrier(3, timeout=10)
+    alive, most = 0, 0
+
+    def source() -> Iterator[int]:
+        nonlocal alive, most
+        for item in range(30):
+            with lock:
+                alive += 1
+                most = max(most, alive)
+            yield item
+
+    def meet(item: int) -> int:
+        meeting.wait()  # ends only if three are here at once
+        return item
+
+    def last(item: int) -> None:
+        nonlocal alive
+        with lock:
+            alive -= 1
+
+    assert run_stages(source(), [Stage("meet", meet, 3), Stage("last", last)], depth=1).frames == 30
+    assert most <= 1 * 2 + 4 + 1
+
+
+def test_an_error_wakes_workers_that_wait_for_their_turn() -> None:
+    def work(item: int) -> int:
+        if item == 0:
+            time.sleep(0.1)
+            raise BoomError
+        return item
+
+    with pytest.raises(BoomError):
+        run_stages(range(100), [Stage("work", work, 4), Stage("last", lambda item: None)], depth=1)
+
+
 def test_negative_control_a_queue_that_drops_loses_items() -> None:
     import queue
 
@@ -166,6 +227,9 @@ def test_wrong_calls_are_refused() -> None:
     for stages, options in (([], {}), ([Stage("a", id)], {"depth": 0}), ([Stage("decode", id)], {})):
         with pytest.raises(ValueError, match="depth"):
             run_stages([], stages, **options)
+    for stages in ([Stage("a", id, 2)], [Stage("a", id, 0), Stage("b", id)]):
+        with pytest.raises(ValueError, match="workers"):
+            run_stages([], stages)
 
 
 def test_the_rate_is_frames_over_wall_time() -> None:

@@ -149,6 +149,20 @@ def test_a_cut_video_gives_what_decodes_and_says_so(predictor: Predictor, tmp_pa
     assert isinstance(stats.ended_by, VideoError)
 
 
+def test_the_hud_takes_the_streams_own_rate_where_there_is_one(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A live view draws few of the frames that are delivered: their rate is not the stream's."""
+    from jetlens import overlay
+
+    written: list[list[str]] = []
+    monkeypatch.setattr(overlay, "draw_hud", lambda image, lines: written.append(list(lines)))
+    renderer = Renderer(predictor.facts)
+    frame = next(frames(1))
+    prediction = predictor(frame.image_rgb)
+    renderer(Result(frame, prediction, 7.0, fps=29.97))
+    renderer(Result(frame, prediction, 7.0, fps=29.97, inferred=False))
+    assert [lines[0] for lines in written] == ["30.0 FPS   7.0 ms", "30.0 FPS   carried over"]
+
+
 def test_the_hud_says_rate_latency_classes_and_backend(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     from jetlens import overlay
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from jetlens.errors import UnknownNameError, UsageError
+from jetlens.cli import flags
+from jetlens.errors import UsageError
 from jetlens.export.presets import PRESETS
 from jetlens.spec import Anchor, ChannelOrder, Layout, ResizeFilter, ResizeRule, TaskName
 
@@ -59,24 +60,22 @@ def command(
     from jetlens.export.adopt import AdoptOptions, adopt
     from jetlens.imagefile import load_image
 
-    if preset is not None and preset not in PRESETS:
-        raise UnknownNameError("preset", preset, PRESETS)
     options = AdoptOptions(
-        task=_choice("task", task, get_args(TaskName)),
+        task=flags.choice("task", task, get_args(TaskName)),
         labels=labels,
-        preset=preset,
-        mean=_numbers("--mean", mean),
-        std=_numbers("--std", std),
-        order=_choice("channel order", order, get_args(ChannelOrder)),
-        resize=_choice("resize rule", resize, get_args(ResizeRule)),
-        filter=_choice("filter", filter, get_args(ResizeFilter)),
+        preset=flags.choice("preset", preset, PRESETS),
+        mean=flags.grey_levels("--mean", mean),
+        std=flags.grey_levels("--std", std),
+        order=flags.choice("channel order", order, get_args(ChannelOrder)),
+        resize=flags.choice("resize rule", resize, get_args(ResizeRule)),
+        filter=flags.choice("filter", filter, get_args(ResizeFilter)),
         decoder=decoder,
-        layout=_choice("layout", layout, get_args(Layout)),
+        layout=flags.choice("layout", layout, get_args(Layout)),
         label_offset=label_offset,
-        size_hw=_size(size),
+        size_hw=None if size is None else flags.size_hw(size, "480x640"),
         short_side=short_side,
         pad=pad,
-        anchor=_choice("anchor", anchor, get_args(Anchor)),
+        anchor=flags.choice("anchor", anchor, get_args(Anchor)),
         confidence=confidence,
         iou=iou,
         name=name,
@@ -85,33 +84,6 @@ def command(
     picture = None if try_image is None else load_image(try_image)
     result = adopt(model, options, output=output, bake=bake, force=force, picture=picture, trust=trust)
     _print(result, as_json, try_image)
-
-
-def _choice(kind: str, value: str | None, allowed: tuple[str, ...]) -> Any:
-    if value is not None and value not in allowed:
-        raise UnknownNameError(kind, value, allowed)
-    return value
-
-
-def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if len(values) not in (1, 3) or not all(abs(value) < 1e9 for value in values):
-        raise UsageError(f"{flag} {text}: give 3 numbers (or 1 for all channels) in grey levels 0 to 255, such as {flag} 123.7,116.3,103.5")
-    return values
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal() and 0 < int(height) <= 65536 and 0 < int(width) <= 65536):
-        raise UsageError(f"--size {text}: give height x width in pixels, such as --size 480x640")
-    return int(height), int(width)
 
 
 def _decoder_options(pairs: list[str]) -> dict[str, Any]:

@@ -14,14 +14,21 @@ from rich.table import Table
 from rich.text import Text
 
 from jetlens.doctor import Ability, Check, abilities, diagnose
+from jetlens.doctor.cameras import describe, find_cameras
 
 __all__ = ["command"]
 
 _COLORS = {"ready": "green", "limited": "yellow", "not": "red"}
 
 
-def command(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a check, then one a command.")] = False) -> None:
+def command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a check, then one a command.")] = False,
+    cameras: Annotated[bool, typer.Option("--cameras", help="List the cameras alone, with formats, sizes, rates and controls.")] = False,
+) -> None:
     """Show what this machine can run, what each command can do here, and the next step for what is missing."""
+    if cameras:
+        _list_cameras(as_json)
+        return
     if as_json:
         checks = []
         for check in diagnose():
@@ -36,6 +43,17 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON
     console.print()
     console.print(_abilities(abilities(checks)))
     console.print("\nyes: there and works   no: missing or broken   -: this machine has no use for it or nothing needs it", style="dim")
+
+
+def _list_cameras(as_json: bool) -> None:
+    found = list(find_cameras())
+    for camera in found:
+        print(json.dumps(dataclasses.asdict(camera)) if as_json else "\n".join(describe(camera)))
+    if not found:
+        print(
+            "no camera: this machine has no /dev/video* that gives pictures (is it plugged in, and in a container passed with --device?)",
+            file=sys.stderr if as_json else sys.stdout,
+        )
 
 
 def _watched(console: Console) -> Iterable[Check]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
-from jetlens.errors import UnknownNameError, UsageError
+from jetlens.cli.flags import choice, grey_levels, size_hw
+from jetlens.errors import UsageError
 from jetlens.spec import ChannelOrder, ResizeFilter, ResizeRule, TaskName
 
 if TYPE_CHECKING:
@@ -93,22 +94,22 @@ def read_flags(flags: Flags) -> Request:
     from jetlens.export.own import OwnOptions, is_own_name
     from jetlens.predictor import shipped_names
 
-    _choice("--input", flags.input_kind, get_args(Pixels))
+    choice("--input", flags.input_kind, get_args(Pixels))
     own = OwnOptions(
-        task=_choice("task", flags.task, get_args(TaskName)),
+        task=choice("task", flags.task, get_args(TaskName)),
         labels=flags.labels,
         size_hw=_sides("--size", flags.size),
-        mean=_numbers("--mean", flags.mean),
-        std=_numbers("--std", flags.std),
-        order=_choice("channel order", flags.order, get_args(ChannelOrder)),
-        resize=_choice("resize rule", flags.resize, get_args(ResizeRule)),
-        filter=_choice("filter", flags.filter, get_args(ResizeFilter)),
+        mean=grey_levels("--mean", flags.mean),
+        std=grey_levels("--std", flags.std),
+        order=choice("channel order", flags.order, get_args(ChannelOrder)),
+        resize=choice("resize rule", flags.resize, get_args(ResizeRule)),
+        filter=choice("filter", flags.filter, get_args(ResizeFilter)),
         short_side=flags.short_side,
     )
     if flags.output is not None and flags.output.suffix != ".onnx":
         raise UsageError(f"the output is {flags.output.name!r}; give a name that ends in .onnx")
     is_file = Path(flags.model).exists()
-    precision = _choice("precision", flags.precision, ("fp32", *get_args(Lowered)))
+    precision = choice("precision", flags.precision, ("fp32", *get_args(Lowered)))
     request = Request(
         flags=flags,
         given=flags.given(),
@@ -180,19 +181,8 @@ def _flag(name: str) -> str:
     return "--input" if name == "input_kind" else "--" + name.replace("_", "-")
 
 
-def _choice(kind: str, value: str | None, allowed: tuple[str, ...]) -> Any:
-    if value is not None and value not in allowed:
-        raise UnknownNameError(kind, value, allowed)
-    return value
-
-
 def _sides(flag: str, text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal() and 0 < int(height) <= 16384 and 0 < int(width) <= 16384):
-        raise UsageError(f"{flag} {text[:40]}: give height x width in pixels, such as {flag} 720x1280")
-    return int(height), int(width)
+    return None if text is None else size_hw(text, "720x1280", flag)
 
 
 def _batch(text: str | None, *, plain: bool) -> int | None:
@@ -203,17 +193,3 @@ def _batch(text: str | None, *, plain: bool) -> int | None:
     if not (text.isdecimal() and 1 <= int(text) <= 1024):
         raise UsageError(f"--batch {text[:40]}: give a number of pictures from 1 to 1024, or dynamic")
     return int(text)
-
-
-def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if len(values) not in (1, 3) or not all(abs(value) < 1e9 for value in values):
-        raise UsageError(
-            f"{flag} {text[:60]}: give 3 numbers (or 1 for all channels) in grey levels 0 to 255, such as {flag} 123.7,116.3,103.5"
-        )
-    return values

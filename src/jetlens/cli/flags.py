@@ -2,26 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast, get_args
+from collections.abc import Iterable
+from typing import Any, Literal, cast, get_args
 
 from jetlens.data.base import PartName
-from jetlens.errors import UsageError
+from jetlens.errors import UnknownNameError, UsageError
 
-__all__ = ["Device", "Precision", "batch", "device", "precision", "size_hw", "split"]
+__all__ = ["Device", "Precision", "batch", "choice", "device", "grey_levels", "precision", "size_hw", "split"]
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
+LARGEST_SIDE = 16384
+SHOWN = 40
+"""Characters of a wrong value that the message repeats."""
+
+
+def choice(kind: str, value: str | None, allowed: Iterable[str]) -> Any:
+    """A value as it is, or None.
+
+    Raises:
+        UnknownNameError: it is none of those that are allowed.
+    """
+    allowed = tuple(allowed)
+    if value is not None and value not in allowed:
+        raise UnknownNameError(kind, value, allowed)
+    return value
+
+
+def grey_levels(flag: str, text: str | None) -> tuple[float, ...] | None:
+    """One number for all channels, or three.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3) or not all(abs(value) < 1e9 for value in values):
+        raise UsageError(
+            f"{flag} {text[:SHOWN]}: give 3 numbers (or 1 for all channels) in grey levels 0 to 255, such as {flag} 123.7,116.3,103.5"
+        )
+    return values
 
 
 def size_hw(text: str, example: str = "360x640", flag: str = "--size") -> tuple[int, int]:
     """Height and width in pixels out of ``--size`` or another flag.
 
     Raises:
-        UsageError: it is not two whole numbers above 0.
+        UsageError: it is not two whole numbers from 1 to 16384.
     """
     height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise UsageError(f"{flag} {text!r}: give height x width in pixels, such as {example}")
+    if not all(side.isdecimal() and len(side) < 6 and 0 < int(side) <= LARGEST_SIDE for side in (height, width)):
+        raise UsageError(f"{flag} {text[:SHOWN]!r}: give height x width in pixels, such as {example}; sides of at most {LARGEST_SIDE}")
     return int(height), int(width)
 
 

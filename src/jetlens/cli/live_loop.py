@@ -13,17 +13,21 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final
 
-from jetlens.errors import InputError, one_line
+from jetlens.errors import BackendError, InputError, one_line
+from jetlens.pipeline.adaptive import Policy, RateHolder, ThrottlingWatch, ladder
 from jetlens.pipeline.following import EventSink, Follower, StreamStates
 from jetlens.pipeline.live import LivePipeline
 from jetlens.pipeline.outputs import Outputs
 from jetlens.pipeline.status import LiveStatus, StreamStatus
 from jetlens.pipeline.window import Window
+from jetlens.predictor import Predictor
 
 __all__ = ["LiveLoop", "StopSignals", "status_line"]
 
 STATUS_EVERY_S: Final = 1.0
 LINE_EVERY_S: Final = 5.0
+OPEN_S: Final = 10.0
+"""Cameras that cannot be opened for so long from the start are taken to be named wrong; one that gave a picture is waited for without end."""
 DRAIN_S: Final = 1.0
 """How long the frames after the model may take to their sinks once the end was asked for."""
 
@@ -68,7 +72,8 @@ def _stream_line(stream: StreamStatus) -> str:
     age = "" if stream.age_p99_ms is None else f", age p50 {stream.age_p50_ms:.0f} p99 {stream.age_p99_ms:.0f} ms"
     dropped = ", ".join(f"{count} {reason}" for reason, count in stream.dropped.items())
     corrupt = f", {stream.corrupt} corrupt" if stream.corrupt else ""
-    return f"{stream.name}: {stream.state} {stream.fps:.1f} FPS{age}" + (f", dropped {dropped}" if dropped else "") + corrupt
+    why = f" ({stream.why})" if stream.why and stream.state not in ("running", "ended") else ""
+    return f"{stream.name}: {stream.state}{why} {stream.fps:.1f} FPS{age}" + (f", dropped {dropped}" if dropped else "") + corrupt
 
 
 class LiveLoop:
@@ -91,11 +96,13 @@ class LiveLoop:
         self._pipeline, self._outputs, self._signals = pipeline, outputs, signals
         self._stream = sys.stderr if quiet else sys.stdout
         self._followers = followers
+        self._holder: RateHolder | None = None
         self._states = StreamStates(event_sinks, self.tell)
+        self._status = pipeline.status()
         self._window: Window | None = None
         self._error: BaseException | None = None
         self._terminal = sys.stderr.isatty()
-        self._shown_s = -float("inf")
+        self._shown_s = self._looked_s = -float("inf")
         self._cut_short = False
 
     def say(self, text: str) -> None:
@@ -112,6 +119,12 @@ class LiveLoop:
         """Shows the streams in windows."""
         self._window = Window(self._toggle_pause, Path.cwd(), self.say)
         self._pipeline.observers.append(self._window)
+
+    def hold(self, fps: float, spare: Predictor | None, throttling: ThrottlingWatch) -> None:
+        """Holds a rate of the cameras, by looking at fewer frames and then by the spare model."""
+        levels = ladder(None if spare is None else spare.facts.precision)
+        self._holder = RateHolder(Policy(levels), self._pipeline, fps, self.tell, throttling.now)
+        self.say(f"holds {fps:g} FPS: {', then '.join(level.name for level in levels)}")
 
     def run(self, duration_s: float | None) -> int:
         """Runs; the exit code.
@@ -131,6 +144,8 @@ class LiveLoop:
             elif not self._window.poll():
                 break
             self._show(time.monotonic())
+            if time.monotonic() - start_s >= OPEN_S and self._silent():
+                break
         self._finish(thread)
         return self._code()
 
@@ -139,6 +154,10 @@ class LiveLoop:
             self._pipeline.run()
         except BaseException as error:
             self._error = error
+
+    def _silent(self) -> bool:
+        """Whether there are cameras alone, and each says why it never gave a picture."""
+        return all(stream.live and not stream.captured and stream.why for stream in self._status.streams)
 
     def _finish(self, thread: threading.Thread) -> None:
         """Ends the pipeline and completes the files, in time even where the model or a source does not answer."""
@@ -175,8 +194,12 @@ class LiveLoop:
             for error in failures.values():
                 self.tell(f"jetlens: {one_line(str(error))}")
             raise InputError(f"{len(failures)} of {len(streams)} sources failed, named above; the others are done")
+        lost = {stream.name: lost for stream in streams if not stream.live and (lost := _lost(stream))}
+        if lost:
+            raise BackendError(f"the model failed: no answer for {', '.join(f'{count} frames of {name}' for name, count in lost.items())}")
         if not self._signals.received and not any(stream.captured for stream in streams):
-            raise InputError(f"no picture came from {streams[0].name}: {streams[0].reason or 'it is silent'}")
+            uptime_s = self._pipeline.status().uptime_s
+            raise InputError(f"no picture came from {streams[0].name} within {uptime_s:.0f} s: {streams[0].why or 'it is silent'}")
         return 128 + self._signals.received if self._cut_short and self._signals.received else 0
 
     def _report(self) -> None:
@@ -193,21 +216,26 @@ class LiveLoop:
         self.say(f"stages busy: {busy}; {batch:.2f} frames a run; frames under way take at most {status.memory_mib:.0f} MiB")
         if status.note:
             self.say(status.note)
+        if self._holder is not None:
+            self.say(f"quality changed {status.changes} times to hold the rate")
         for stream in status.streams:
             self.say(_account(stream, status.uptime_s))
 
     def _show(self, now_s: float) -> None:
-        if now_s - self._shown_s < (STATUS_EVERY_S if self._terminal else LINE_EVERY_S):
-            if not self._terminal and now_s - self._shown_s >= STATUS_EVERY_S:
-                self._states.update(self._pipeline.status())
+        """Looks at the pipeline once a second, and prints its line, seldom where no terminal writes over it."""
+        if now_s - self._looked_s < STATUS_EVERY_S:
             return
-        first = self._shown_s == -float("inf")
-        self._shown_s = now_s
-        status = self._pipeline.status()
-        self._states.update(status)
+        first, self._looked_s = self._looked_s == -float("inf"), now_s
+        self._status = self._pipeline.status()
+        self._states.update(self._status)
+        if self._holder is not None:
+            self._holder.update(self._status)
         if first:
+            self._shown_s = now_s
+        if first or (not self._terminal and now_s - self._shown_s < LINE_EVERY_S):
             return
-        line = _plain(status_line(status))
+        self._shown_s = now_s
+        line = _plain(status_line(self._status))
         if self._terminal:
             width = shutil.get_terminal_size().columns
             print(f"\r\x1b[K{line[: width - 1]}", end="", file=sys.stderr, flush=True)
@@ -223,6 +251,11 @@ class LiveLoop:
             self._pipeline.resume()
         else:
             self._pipeline.pause()
+
+
+def _lost(stream: StreamStatus) -> int:
+    """Frames of a file that nobody's will kept from an answer."""
+    return sum(count for reason, count in stream.dropped.items() if reason != "stopped")
 
 
 def _account(stream: StreamStatus, wall_s: float) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,8 +21,11 @@ from jetlens.errors import OutputError, UsageError
 from jetlens.media import Source, open_source
 from jetlens.media.jsonlines import JsonLines
 from jetlens.pipeline import Renderer
+from jetlens.pipeline.adaptive import ThrottlingWatch, open_lower
+from jetlens.pipeline.capture import is_live
 from jetlens.pipeline.events import EventLog
 from jetlens.pipeline.following import LEAST_CONFIDENCE, EventSink, Follower, points
+from jetlens.pipeline.inference import GPU_LANES, usual_lanes
 from jetlens.pipeline.live import LiveOptions, LivePipeline
 from jetlens.pipeline.outputs import Outputs
 from jetlens.pipeline.webhook import Webhook
@@ -30,15 +35,15 @@ from jetlens.tasks.base import TaskOptions
 __all__ = ["command"]
 
 DEFAULT_MODEL = "orange-detect"
-LANES = 3
-"""Runs in flight on runtimes that have them: one whose input is filled, one that computes, one whose answer is read."""
 
 
 def command(
     sources: Annotated[
         list[str], typer.Argument(metavar="SOURCE...", help="Camera (0, rtsp://, http://, csi://0), file, test://orange-line?live=1")
     ],
-    output: Annotated[list[str] | None, typer.Option("--output", help="A video, a .jsonl file or a folder; may be given again.")] = None,
+    output: Annotated[
+        list[str] | None, typer.Option("--output", help="A video, a .jsonl file, a folder or rtsp://; may be given again.")
+    ] = None,
     model: Annotated[str, typer.Option("--model", help="An .onnx file or a model's name.")] = DEFAULT_MODEL,
     backend: Annotated[str, typer.Option("--backend", help=f"One of {', '.join(backend_names())}.")] = "auto",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
@@ -62,10 +67,16 @@ def command(
     webhook: Annotated[str | None, typer.Option("--webhook", help="POST events to this address.")] = None,
     max_batch: Annotated[int | None, typer.Option("--max-batch", min=1, help="Frames in one run; on a GPU one of each stream.")] = None,
     batch_wait: Annotated[float, typer.Option("--batch-wait", min=0, max=40, help="Milliseconds that a frame may wait for others.")] = 10.0,
-    lanes: Annotated[int, typer.Option("--lanes", min=1, max=8, help="Runs in flight on a GPU.")] = LANES,
+    lanes: Annotated[int | None, typer.Option("--lanes", min=1, max=8, help="Runs at once; 3 on a GPU, one a core at most.")] = None,
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="Run the model in a process of its own, which is started anew when it dies.")
+    ] = False,
     segment_seconds: Annotated[float | None, typer.Option("--segment-seconds", min=0.5, help="Begin a new video so often.")] = None,
     images: Annotated[bool, typer.Option("--images", help="Write frames into the folder as PNG files, not as video.")] = False,
     duration: Annotated[float | None, typer.Option("--duration", min=0.1, help="Stop after so many seconds.")] = None,
+    hold_fps: Annotated[
+        float | None, typer.Option("--hold-fps", min=1, help="Hold this rate of cameras, if need be by looking at fewer frames.")
+    ] = None,
     target_fps: Annotated[
         float | None, typer.Option("--target-fps", min=0.1, help="Answer at most so many frames a second of a camera.")
     ] = None,
@@ -85,25 +96,21 @@ def command(
     )
     with StopSignals() as signals, ExitStack() as stack:
         opened = [stack.enter_context(open_source(text)) for text in sources]
-        predictor = stack.enter_context(
-            load(
-                model,
-                backend,
-                on,
-                precision=arithmetic,
-                threads=threads,
-                options=TaskOptions(min(confidence, LEAST_CONFIDENCE) if rules.track else confidence),
-                lanes=lanes,
-                build=BuildOptions(),
-            )
+        task_options = TaskOptions(min(confidence, LEAST_CONFIDENCE) if rules.track else confidence)
+        opening = partial(
+            load, device=on, threads=threads, options=task_options, lanes=lanes or GPU_LANES, build=BuildOptions(), isolate=isolate
         )
+        predictor = stack.enter_context(opening(model, backend, precision=arithmetic))
         facts, spec = predictor.facts, predictor.spec
         screen = sys.stdout if as_json else None
         infos = [source.info for source in opened]
         outputs = Outputs(output or (), infos, facts, spec.task, segment_s=segment_seconds, images=images, screen=screen)
         sinks = _event_sinks(stack, events, webhook)
         stack.callback(outputs.close)
-        options = LiveOptions(max_batch, batch_wait / 1e3, lanes, target_fps, memory or _half_of_free_mib())
+        cameras = sum(is_live(source) for source in opened)
+        at_once = lanes or usual_lanes(predictor, threads, cameras, len(opened) - cameras)
+        options = LiveOptions(max_batch, batch_wait / 1e3, at_once, target_fps, memory or _half_of_free_mib())
+        spare = _spare(stack, opening, model, predictor, cameras) if hold_fps is not None else None
         followers = rules.followers(opened, predictor, sinks)
         pipeline = LivePipeline(
             opened,
@@ -112,10 +119,13 @@ def command(
             render=[Renderer(facts, alpha=alpha) for _ in opened],
             draws=outputs.draws,
             refine=followers or None,
+            spare=spare,
             options=options,
         )
         loop = LiveLoop(pipeline, outputs, signals, quiet=as_json, event_sinks=sinks, followers=followers)
         loop.say(f"{spec.name}: {spec.task}, on {predictor.chosen}, {facts.provider} {facts.precision}, {facts.device}")
+        if hold_fps is not None:
+            loop.hold(hold_fps, spare, stack.enter_context(ThrottlingWatch()))
         if view is not None:
             from jetlens.serve import LivePage
 
@@ -151,6 +161,18 @@ class _Rules:
         return [
             Follower(source.info.name, confidence=self.confidence, lines=self.lines, zones=self.zones, sinks=sinks) for source in sources
         ]
+
+
+def _spare(stack: ExitStack, opening: Callable[..., Predictor], model: str, predictor: Predictor, cameras: int) -> Predictor | None:
+    """What can stand in for the model to hold the rate of cameras, where there is such a thing.
+
+    Raises:
+        UsageError: there is no camera.
+    """
+    if not cameras:
+        raise UsageError("--hold-fps holds the rate of cameras; files wait for the model and have no rate of their own")
+    spare = open_lower(model, predictor, lambda path, backend, precision: opening(path, backend, precision=precision))
+    return None if spare is None else stack.enter_context(spare)
 
 
 def _event_sinks(stack: ExitStack, events: Path | None, webhook: str | None) -> list[EventSink]:

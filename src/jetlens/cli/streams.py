@@ -11,6 +11,7 @@ import typer
 from jetlens.backends.choice import backend_names
 from jetlens.cli import flags
 from jetlens.errors import GateError
+from jetlens.pipeline.inference import GPU_LANES, usual_lanes
 from jetlens.pipeline.live import LiveOptions
 from jetlens.pipeline.streams import WARM_S, Trial, measure, search, trials_at_most
 from jetlens.predictor import load
@@ -28,7 +29,7 @@ def command(
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads inside one run of the model.")] = None,
     max_batch: Annotated[int | None, typer.Option("--max-batch", min=1, help="Frames in one run; on a GPU one of each camera.")] = None,
     batch_wait: Annotated[float, typer.Option("--batch-wait", min=0, max=40, help="Milliseconds that a frame may wait for others.")] = 10.0,
-    lanes: Annotated[int, typer.Option("--lanes", min=1, max=8, help="Runs in flight on a GPU.")] = 3,
+    lanes: Annotated[int | None, typer.Option("--lanes", min=1, max=8, help="Runs at once; 3 on a GPU, one a core at most.")] = None,
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="Of each trial, after one second of warming up.")] = 4.0,
     limit: Annotated[int, typer.Option("--limit", min=1, max=256, help="Try no more cameras.")] = 64,
     least: Annotated[int, typer.Option("--least", min=0, help="Exit with 3 if fewer are held.")] = 0,
@@ -41,16 +42,20 @@ def command(
     size_hw = flags.size_hw(size)
     on, arithmetic = flags.device(device), flags.precision(precision)
     stream = sys.stderr if as_json else sys.stdout
-    with load(model, backend, on, precision=arithmetic, threads=threads, lanes=lanes) as predictor:
+    with load(model, backend, on, precision=arithmetic, threads=threads, lanes=lanes or GPU_LANES) as predictor:
         facts = predictor.facts
-        options = LiveOptions(max_batch, batch_wait / 1e3, lanes)
         print(f"{predictor.spec.name}: {facts.backend}, {facts.provider} {facts.precision}, {facts.device}", file=stream)
         most_s = trials_at_most(limit) * (seconds + WARM_S + 0.5)
         print(
             f"trials of {seconds:g} s with cameras of {size_hw[1]}x{size_hw[0]} at {fps:g} frames a second; {most_s:.0f} s at most",
             file=stream,
         )
-        found = search(lambda cameras: measure(predictor, cameras, fps, size_hw, seconds, options), limit, lambda one: _show(one, stream))
+
+        def trial(cameras: int) -> Trial:
+            options = LiveOptions(max_batch, batch_wait / 1e3, lanes or usual_lanes(predictor, threads, cameras, 0))
+            return measure(predictor, cameras, fps, size_hw, seconds, options)
+
+        found = search(trial, limit, lambda one: _show(one, stream))
     if as_json:
         print(json.dumps({"model": predictor.spec.name, "fps": fps, "size_hw": list(size_hw), "backend": facts.backend, **found.to_dict()}))
     else:

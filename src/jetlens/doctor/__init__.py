@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +40,8 @@ _CHECKS: dict[str, Callable[[Host], Check | Iterator[Check]]] = {
     "NVENC": media.encoder,
     "cameras": hardware.cameras,
 }
+_SLOWEST = "backend pytorch"
+"""Importing torch takes seconds in a process of its own: it runs while the checks before it do."""
 
 
 def diagnose(root: Path = Path("/")) -> Iterator[Check]:
@@ -48,5 +51,7 @@ def diagnose(root: Path = Path("/")) -> Iterator[Check]:
         root: where the machine's files and programs are looked for; Python packages are this Python's.
     """
     host = Host.at(root)
-    for name, check in _CHECKS.items():
-        yield from guarded(name, check, host)
+    with ThreadPoolExecutor(1) as early:
+        slowest = early.submit(lambda: list(guarded(_SLOWEST, _CHECKS[_SLOWEST], host)))
+        for name, check in _CHECKS.items():
+            yield from slowest.result() if name == _SLOWEST else guarded(name, check, host)

@@ -58,7 +58,11 @@ _TRAINING = {
 _NEEDS: dict[str, _Needs] = {
     "demo": _Needs(("shipped models",), _BACKEND, {"PyAV": "writes its video as mp4v", "OpenCV": "writes no video"}),
     "predict": _Needs((), _BACKEND, {"OpenCV": "no videos, and no models with linear resizing"}),
-    "run": _Needs((), _BACKEND, {"PyAV": "no RTSP, and videos as mp4v", "OpenCV": "no V4L2 cameras and no windows"}),
+    "run": _Needs(
+        (),
+        _BACKEND,
+        {"PyAV": "no RTSP, and videos as mp4v", "OpenCV": "no V4L2 cameras and no windows", "GStreamer in Python": "no CSI cameras"},
+    ),
     "streams": _Needs((), _BACKEND),
     "adopt": _Needs(("onnx",), (), {"backend onnxruntime": "cannot try the model"}),
     "train": _Needs(("backend pytorch",), (), _TRAINING),
@@ -71,6 +75,9 @@ _NEEDS: dict[str, _Needs] = {
     "cache": _Needs(),
     "inspect": _Needs(),
     "data": _Needs(),
+    "learn": _Needs(
+        (), (), {"OpenCV": "no edges and no keypoints", "backend pytorch": "looks into no checkpoint", "onnx": "looks into no ONNX model"}
+    ),
     "deepstream": _Needs(("onnx",)),
     "monitor": _Needs(),
     "doctor": _Needs(),

@@ -1,4 +1,4 @@
-"""Pictures and video: OpenCV and its GStreamer, PyAV, GStreamer's plugins for a Jetson's camera and codecs."""
+"""Pictures and video: OpenCV, PyAV, GStreamer with its Python binding and its plugins for a Jetson's camera and codecs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from jetlens.doctor.check import Check, Host
 from jetlens.doctor.probes import ProbeError, probe
+from jetlens.media.live.gstreamer import GSTREAMER_REMEDY
 from jetlens.registry import installed
 
 __all__ = ["encoder", "gstreamer", "opencv", "pyav"]
@@ -19,27 +20,18 @@ _NO_ENCODER = "Orin Nano"
 """The board whose chip has no video encoder."""
 
 
-def opencv(host: Host) -> Iterator[Check]:
-    """OpenCV, and whether it was built with GStreamer, as JetPack's is and pip's is not."""
+def opencv(host: Host) -> Check:
+    """OpenCV, which reads V4L2 cameras, resizes and shows windows."""
     name = "OpenCV"
     if not installed("cv2"):
         remedy = "sudo apt install python3-opencv (JetPack's)" if host.facts.jetson else "pip install 'jetlens[cpu]'"
-        yield Check(name, False, "not installed", "no video and no linear resizing", remedy)
-        return
+        return Check(name, False, "not installed", "no V4L2 cameras and no linear resizing", remedy)
     try:
         facts = probe("cv2")
     except ProbeError as error:
         remedy = "reinstall it: pip install --force-reinstall opencv-python-headless"
-        yield Check(name, False, f"does not work: {error}", "no video and no linear resizing", remedy)
-        return
-    yield Check(name, True, facts["version"], "files, V4L2 and network cameras work")
-    name = "GStreamer in OpenCV"
-    if facts["gstreamer"]:
-        yield Check(name, True, "YES", "CSI cameras and GStreamer pipelines work")
-        return
-    remedy = "pip uninstall -y opencv-python opencv-python-headless; sudo apt install python3-opencv"
-    means = "CSI cameras and GStreamer pipelines do not work"
-    yield Check(name, False, "NO: this OpenCV was built without it", means, remedy, applies=host.facts.jetson is not None)
+        return Check(name, False, f"does not work: {error}", "no V4L2 cameras and no linear resizing", remedy)
+    return Check(name, True, facts["version"], "V4L2 cameras, linear resizing, and videos where PyAV is absent")
 
 
 def pyav(host: Host) -> Check:
@@ -56,9 +48,10 @@ def pyav(host: Host) -> Check:
 
 
 def gstreamer(host: Host) -> Iterator[Check]:
-    """The plugins of a Jetson's camera and decoder."""
+    """GStreamer from Python, by which CSI cameras are read, and the plugins of a Jetson's camera and decoder."""
     if host.facts.jetson is None:
         return
+    yield _binding()
     if host.program("gst-inspect-1.0") is None:
         yield Check(
             "GStreamer", False, "gst-inspect-1.0 is not installed", "plugins cannot be looked at", "sudo apt install gstreamer1.0-tools"
@@ -90,6 +83,14 @@ def encoder(host: Host) -> Check:
         there = False
     found = "PyAV has h264_nvenc" if there else "no encoder that PyAV could use"
     return Check(name, there, found, "jetlens writes video with the processor either way", applies=False)
+
+
+def _binding() -> Check:
+    name = "GStreamer in Python"
+    try:
+        return Check(name, True, probe("gi")["version"], "CSI cameras can be read where nvarguscamerasrc is there")
+    except ProbeError as error:
+        return Check(name, False, str(error), "CSI cameras cannot be read", GSTREAMER_REMEDY)
 
 
 def _element(host: Host, name: str) -> bool:

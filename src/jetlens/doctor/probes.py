@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from jetlens.backends.checks import reason
 from jetlens.doctor.onnx_bytes import doubling_model
+from jetlens.media.live.gstreamer import load_gstreamer
 from jetlens.registry import installed, require
 
 __all__ = ["PROBES", "ProbeError", "probe"]
@@ -123,12 +124,27 @@ def _pytorch() -> dict[str, Any]:
 def _nms(torch: Any, device: str) -> str:
     """Why torchvision's compiled operators do not run on a device, or an empty text where they do."""
     try:
-        ops = require("torchvision.ops", extra="train", why="doctor")
+        _load_torchvision(torch)
         boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 9, 10], [20, 20, 30, 30]], device=device)
-        kept = ops.nms(boxes, torch.tensor([0.9, 0.8, 0.7], device=device), 0.5).tolist()
+        kept = torch.ops.torchvision.nms(boxes, torch.tensor([0.9, 0.8, 0.7], device=device), 0.5).tolist()
     except Exception as error:  # a torchvision that does not fit its torch raises many kinds
         return reason(error)[:200]
     return "" if kept == [0, 2] else f"it keeps {kept} of three boxes in place of [0, 2]"
+
+
+def _load_torchvision(torch: Any) -> None:
+    """Its compiled operators alone: to import all of torchvision takes as long as to import torch."""
+    spec = find_spec("torchvision")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    libraries = [path for folder in folders for path in sorted(Path(folder).glob("_C*.so"))]
+    if not libraries:
+        require("torchvision.ops", extra="train", why="doctor")
+    for path in libraries:
+        torch.ops.load_library(str(path))
+    # torchvision's own rule: -1 where it was built without CUDA, else 1000 times the major version and more.
+    built, wanted = int(torch.ops.torchvision._cuda_version()), torch.version.cuda
+    if built >= 0 and wanted and built // 1000 != int(wanted.partition(".")[0]):
+        raise RuntimeError(f"torchvision was built for CUDA {built // 1000} and torch for CUDA {wanted}")
 
 
 def _tensorrt() -> dict[str, Any]:
@@ -141,12 +157,17 @@ def _tensorrt() -> dict[str, Any]:
 
 def _cv2() -> dict[str, Any]:
     cv2 = require("cv2", extra="cpu", why="doctor")
-    return {"version": str(cv2.__version__), "gstreamer": re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()) is not None}
+    cv2.getBuildInformation()  # what calls itself cv2 and is not fails here
+    return {"version": str(cv2.__version__)}
 
 
 def _av() -> dict[str, Any]:
     av = require("av", extra="video", why="doctor")
     return {"version": str(av.__version__), "h264": "libx264" in av.codecs_available, "nvenc": "h264_nvenc" in av.codecs_available}
+
+
+def _gi() -> dict[str, Any]:
+    return {"version": str(load_gstreamer("appsink", "reading CSI cameras").version_string())}
 
 
 def _run(model: str, backend: str) -> dict[str, Any]:
@@ -165,6 +186,7 @@ PROBES: Mapping[str, Callable[[], dict[str, Any]]] = {
     "tensorrt": _tensorrt,
     "cv2": _cv2,
     "av": _av,
+    "gi": _gi,
 }
 
 

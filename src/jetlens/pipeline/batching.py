@@ -12,7 +12,7 @@ from typing import Final
 from jetlens.frame import Frame
 from jetlens.pipeline.capture import Capture
 
-__all__ = ["LONGEST_WAIT_S", "Batcher", "Pacer", "Taken"]
+__all__ = ["LONGEST_WAIT_S", "Batcher", "Pacer", "Taken", "Way"]
 
 LONGEST_WAIT_S: Final = 0.040
 """No stream waits longer for another one's frame."""
@@ -29,8 +29,8 @@ Taken = list[tuple[Capture, Frame]]
 """The frames of one run of the model, each with the stream that it came from."""
 
 
-@dataclass(slots=True)
-class _Way:
+@dataclass(slots=True, eq=False)
+class Way:
     """One batch on its way: where it is, and since when it is worked on there (None while it waits)."""
 
     stage: int = 0
@@ -46,15 +46,18 @@ class Pacer:
 
     Args:
         stages: names of the stages, in order.
+        workers: batches that each stage works on at once; one if not given.
     """
 
     stages: Sequence[str]
+    workers: Sequence[int] = ()
     usual_s: list[float] = field(init=False)
     busy_s: list[float] = field(init=False)
-    _ways: deque[_Way] = field(init=False, default_factory=deque)
+    _ways: deque[Way] = field(init=False, default_factory=deque)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        self.workers = self.workers or [1] * len(self.stages)
         self.usual_s = [0.0] * len(self.stages)
         self.busy_s = [0.0] * len(self.stages)
 
@@ -66,19 +69,21 @@ class Pacer:
     def admit(self) -> None:
         """A batch was taken."""
         with self._lock:
-            self._ways.append(_Way())
+            self._ways.append(Way())
 
-    def begin(self, stage: int, now_s: float) -> None:
+    def begin(self, stage: int, now_s: float) -> Way:
         """The stage starts on the batch that has waited longest for it."""
         with self._lock:
-            next(way for way in self._ways if way.stage == stage and way.started_s is None).started_s = now_s
+            way = next(way for way in self._ways if way.stage == stage and way.started_s is None)
+            way.started_s = now_s
+            return way
 
-    def end(self, stage: int, now_s: float) -> None:
-        """The stage is done with its batch."""
+    def end(self, way: Way, now_s: float) -> None:
+        """The stage that this batch is in is done with it."""
         with self._lock:
-            way = next(way for way in self._ways if way.stage == stage and way.started_s is not None)
+            stage = way.stage
             took_s = now_s - (way.started_s or now_s)
-            self.busy_s[stage] += took_s
+            self.busy_s[stage] += took_s / self.workers[stage]
             usual_s = self.usual_s[stage]
             # The first run of a model also prepares it: it weighs little once others follow.
             self.usual_s[stage] = took_s if not usual_s else usual_s + 0.2 * (min(took_s, 3 * usual_s) - usual_s)
@@ -89,7 +94,8 @@ class Pacer:
     def best_s(self, now_s: float) -> float:
         """From when on a batch that is taken meets no queue; in the past where that is now."""
         with self._lock:
-            free = [0.0] * len(self.stages)
+            # When each worker of each stage will be free, the first of them first.
+            free = [[0.0] * count for count in self.workers]
             for way in self._ways:
                 ready = now_s
                 for stage in range(way.stage, len(free)):
@@ -99,13 +105,15 @@ class Pacer:
                         left = max(way.started_s + usual_s - now_s, 0.25 * (now_s - way.started_s - usual_s), 0.0)
                         ready = now_s + left
                     else:
-                        ready = max(ready, free[stage]) + usual_s
-                    free[stage] = ready
+                        ready = max(ready, free[stage][0]) + usual_s
+                    # A batch leaves a stage after those that came before it.
+                    ready = max(ready, free[stage][-1])
+                    free[stage] = [*free[stage][1:], ready]
             before, best = 0.0, 0.0
             for stage, usual_s in enumerate(self.usual_s):
-                best = max(best, free[stage] - before)
+                best = max(best, free[stage][0] - before)
                 before += usual_s
-            return best - _MARGIN * max(self.usual_s)
+            return best - _MARGIN * max(usual_s / count for usual_s, count in zip(self.usual_s, self.workers, strict=True))
 
 
 class Batcher:
@@ -142,7 +150,7 @@ class Batcher:
         self._largest = largest
         self._wait_s = wait_s
         self._pacer = pacer
-        self._paced = paced
+        self.paced = paced
         self._clock = clock
         self._opened_s: float | None = None
         # Turns that each stream has had, as if all had always had their share; the highest of those served.
@@ -184,13 +192,13 @@ class Batcher:
         if not waiting:
             self._opened_s = None
             return None
-        best_s = self._pacer.best_s(now_s) if self._pacer is not None and self._paced else now_s
+        best_s = self._pacer.best_s(now_s) if self._pacer is not None and self.paced else now_s
         if best_s > now_s:
             return best_s
         if self._opened_s is None:
             self._opened_s = now_s
         # While the model works frames gather by themselves, and who waits longer leaves it idle.
-        working = self._paced and self._pacer is not None and self._pacer.under_way > 0
+        working = self.paced and self._pacer is not None and self._pacer.under_way > 0
         if working or sum(capture.waiting for capture in waiting) >= self._largest:
             return now_s
         # No longer than until a frame that waits would be replaced by the next of its own camera.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol, TypeGuard
 
@@ -21,7 +21,7 @@ from jetlens.results import Prediction
 if TYPE_CHECKING:
     from jetlens.media.live.status import SourceStatus
 
-__all__ = ["Capture", "LiveSource", "Rate", "is_live"]
+__all__ = ["Capture", "LiveSource", "Rate", "is_live", "stream_names"]
 
 RATE_WINDOW_S: Final = 3.0
 AGES_KEPT: Final = 1024
@@ -176,6 +176,11 @@ class Capture:
             self._last = (frame.index, prediction)
         return age_ms
 
+    def fps(self) -> float:
+        """Results that reached every sink, in a second."""
+        with self._changed:
+            return self._results.per_second(self._clock())
+
     def deliver(self) -> None:
         """One frame that was taken has reached every sink."""
         with self._changed:
@@ -283,3 +288,15 @@ class Capture:
                 return
             yield frame
             del frame
+
+
+def stream_names(sources: Sequence[Source]) -> list[str]:
+    """The sources' names; one that comes again gets a number."""
+    given: list[str] = []
+    for source in sources:
+        name, number = source.info.name, 1
+        while name in given:
+            number += 1
+            name = f"{source.info.name} #{number}"
+        given.append(name)
+    return given

@@ -110,7 +110,7 @@ class StreamStates:
                 continue
             before = self._states.get(stream.name)
             # A camera that never gave a frame stays in one state, whatever goes wrong.
-            now = stream.state if stream.state == "running" or not stream.reason else f"{stream.state}: {stream.reason}"
+            now = stream.state if stream.state == "running" or not stream.reason else f"{stream.state}: {stream.why}"
             if now != before and not (before is None and now in ("opening", "running")):
                 self._tell(f"{stream.name}: {now}")
             self._states[stream.name] = now

@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
 
 from jetlens.backends.base import Lane, Pending
-from jetlens.errors import BackendError
+from jetlens.backends.breaker import Breaker, RunFailedError
+from jetlens.backends.immediate import ImmediateLanes
+from jetlens.backends.onnxruntime import OnnxRuntimeSession
+from jetlens.errors import BackendError, UsageError
 from jetlens.frame import Image
 from jetlens.ops.buffers import BufferPool
 from jetlens.predictor import Predictor
 from jetlens.results import Prediction
 from jetlens.tasks.base import Arrays, Batch
 
-__all__ = ["InFlight", "Inference", "LanedInference", "PlainInference"]
+__all__ = [
+    "GPU_LANES",
+    "InFlight",
+    "Inference",
+    "LanedInference",
+    "PlainInference",
+    "largest_batch",
+    "may_run_at_once",
+    "open_inference",
+    "usual_lanes",
+]
 
 _ASK_S: Final = 0.1
+GPU_LANES: Final = 3
+"""Runs in flight on runtimes that have them: one whose input is filled, one that computes, one whose answer is read."""
+_SEVERAL_THREADS: Final[tuple[type, ...]] = (OnnxRuntimeSession,)
+"""Sessions whose ``run`` several threads may call at once."""
+_MOST_LANES: Final = 4
+"""On a processor: more would only hold more frames, since what comes before and after the model is one thread each."""
 
 
 @dataclass(slots=True)
@@ -73,11 +94,23 @@ def _timed(step: Callable[[InFlight], None]) -> Callable[[InFlight], None]:
     return timed
 
 
+@contextmanager
+def _borne(breaker: Breaker) -> Iterator[None]:
+    """Makes the failure of a run one that costs only this run, while failures are rare."""
+    try:
+        yield
+    except RunFailedError:
+        raise
+    except Exception as error:
+        raise breaker.failed(error) from error
+
+
 class PlainInference:
-    """On a session that answers at once: ``prepare`` and ``infer``."""
+    """On a session that answers at once: ``prepare`` and ``infer``, which several threads may call where the session allows it."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
+        self._breaker = Breaker()
         self._pool = BufferPool()
         self._shape: tuple[int, ...] = ()
         self._dtype: np.dtype[Any] = np.dtype(np.uint8)
@@ -111,7 +144,35 @@ class PlainInference:
 
     def _infer(self, flight: InFlight) -> None:
         assert flight.batch is not None
-        flight.outputs = self._predictor.infer(flight.batch)
+        with _borne(self._breaker):
+            flight.outputs = self._predictor.infer(flight.batch)
+
+
+def may_run_at_once(predictor: Predictor) -> bool:
+    """Whether several threads may run the model at once on a processor."""
+    return "CPU" in predictor.facts.provider.upper() and isinstance(predictor.session, _SEVERAL_THREADS)
+
+
+def usual_lanes(predictor: Predictor, threads: int | None, cameras: int, files: int) -> int:
+    """How many runs at once suit a predictor.
+
+    On a processor as many as its cores hold, of so many threads each, or of all cores' threads in turn. Cameras alone get no more runs than there are of them: a second
+    run on the next frame of the same camera would take the cores from the first, and its answer would only grow older.
+
+    Args:
+        threads: inside one run, as the session was opened; None for the runtime's own choice.
+    """
+    if not isinstance(predictor.session, ImmediateLanes):
+        return GPU_LANES
+    if not may_run_at_once(predictor):
+        return 1
+    fit = max(1, _cores() // (threads or 1))
+    return min(fit, _MOST_LANES, fit if files else cameras)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class LanedInference:
@@ -123,6 +184,7 @@ class LanedInference:
 
     def __init__(self, predictor: Predictor, lanes: int) -> None:
         self._predictor = predictor
+        self._breaker = Breaker()
         self._session = predictor.session
         tensor = predictor.session.inputs[0]
         self._input = tensor.name
@@ -173,12 +235,34 @@ class LanedInference:
 
     def _submit(self, flight: InFlight) -> None:
         assert flight.lane is not None
-        flight.pending = self._session.submit(flight.lane)
+        with _borne(self._breaker):
+            flight.pending = self._session.submit(flight.lane)
         flight.lane = None
 
     def _infer(self, flight: InFlight) -> None:
         assert flight.pending is not None
-        outputs = flight.pending.result()
+        with _borne(self._breaker):
+            outputs = flight.pending.result()
         flight.outputs = {name: array[: len(flight.batch.placements)] for name, array in outputs.items()} if flight.batch else outputs
         flight.pending = None
         self._free.release()
+
+
+def open_inference(predictor: Predictor, lanes: int) -> Inference:
+    """How a predictor is run: with runs in flight where its session was opened for several."""
+    laned = lanes > 1 and not isinstance(predictor.session, ImmediateLanes) and hasattr(predictor.session, "lane")
+    return LanedInference(predictor, lanes) if laned else PlainInference(predictor)
+
+
+def largest_batch(predictor: Predictor, wanted: int | None, streams: int) -> int:
+    """Pictures in one run.
+
+    Raises:
+        UsageError: more are wanted than the model takes.
+    """
+    axis = predictor.session.inputs[0].shape[0]
+    most = axis if isinstance(axis, int) else predictor.facts.largest_batch
+    if wanted is not None and wanted > (most or wanted):
+        raise UsageError(f"--max-batch {wanted}: {predictor.spec.name} takes at most {most} pictures in one run here; give that or fewer")
+    usual = 1 if "CPU" in predictor.facts.provider.upper() else streams
+    return wanted or min(usual, most or usual)

@@ -7,15 +7,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Final
+from typing import Final
 
-from jetlens.backends.immediate import ImmediateLanes
+from jetlens.backends.breaker import RunFailedError
 from jetlens.errors import UsageError
 from jetlens.frame import Frame
 from jetlens.media.base import Source
+from jetlens.pipeline.adaptive import FULL, Between, Level
 from jetlens.pipeline.batching import Batcher, Pacer, Taken
-from jetlens.pipeline.capture import Capture
-from jetlens.pipeline.inference import Inference, InFlight, LanedInference, PlainInference
+from jetlens.pipeline.capture import Capture, stream_names
+from jetlens.pipeline.inference import Inference, InFlight, PlainInference, largest_batch, may_run_at_once, open_inference
 from jetlens.pipeline.stages import Stage, run_stages
 from jetlens.pipeline.statistics import StageTimes, StreamStats
 from jetlens.pipeline.status import LiveStatus, Observer
@@ -43,7 +44,8 @@ class LiveOptions:
         largest_batch: pictures in one run at most; None for one of each stream on a GPU, as far as the model takes it, and one on a
             processor, where a batch takes as long as its pictures one by one and only makes the first of them wait.
         batch_wait_s: how long a frame may wait for those of other streams.
-        lanes: runs in flight, where the session was opened with so many.
+        lanes: runs of the model at once: in flight where the session was opened with so many, and in threads on a runtime that answers at
+            once and may be called from several; else one. See ``usual_lanes``.
         most_fps: frames of each camera that are answered in a second at most; None for all that can be.
         memory_mib: what frames under way may take; with more the stages run in one thread. None for no limit.
     """
@@ -62,7 +64,7 @@ class LiveResult(Result):
     Attributes:
         stream: number of the source, from 0.
         age_ms: time from the frame's capture to its answer.
-        batch: pictures that went through the model with it.
+        batch: pictures that went through the model with it; 0 where none did.
     """
 
     stream: int
@@ -77,10 +79,17 @@ Deliver = Callable[[LiveResult, Frame], None]
 
 @dataclass(slots=True)
 class _Batch:
-    """Frames on their way; ``results`` once they are answered."""
+    """Frames on their way; ``results`` once they are answered.
+
+    Attributes:
+        inference: of the model that answers them.
+        looked: for each frame, whether the model is to see it.
+    """
 
     taken: Taken
     flight: InFlight
+    inference: Inference
+    looked: tuple[bool, ...]
     results: list[tuple[LiveResult, Frame, bool]]
     dropped: bool = False
 
@@ -89,14 +98,16 @@ class LivePipeline:
     """Runs every source through one predictor until all have ended or ``stop`` is called.
 
     Each source is read in its own thread; ``prepare`` (preprocessing), ``infer`` (the model), ``draw`` (with postprocessing) and ``encode``
-    (the sinks) have a thread each. Order is kept in every stream. Of a camera only the newest frame waits, and it is taken as late as
-    possible; of a file nothing is dropped. ``pause``, ``resume``, ``stop`` and ``status`` may be called from any thread.
+    (the sinks) have a thread each, ``infer`` as many as ``lanes`` on a processor. Order is kept in every stream. Of a camera only the
+    newest frame waits, and it is taken as late as possible; of a file nothing is dropped, but where the model fails on it. ``pause``,
+    ``resume``, ``adapt``, ``stop`` and ``status`` may be called from any thread.
 
     Args:
         deliver: takes each result, with the frame that was drawn or, where nobody wants that, as it came.
         render: one a stream: draws a result into its frame; None where only observers or nobody needs pictures.
         draws: whether ``deliver`` needs drawn frames; otherwise they are drawn while an observer wants them.
-        refine: one a stream: changes each prediction in the order of the frames, such as a tracker.
+        refine: one a stream: changes each prediction of the model in the order of the frames, such as a tracker.
+        spare: the same model in lower precision, for ``adapt``.
         clock: the clock of ``Frame.captured_s``.
 
     Raises:
@@ -113,6 +124,7 @@ class LivePipeline:
         draws: bool = False,
         refine: Sequence[Refine] | None = None,
         observers: Sequence[Observer] = (),
+        spare: Predictor | None = None,
         options: LiveOptions | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -126,32 +138,36 @@ class LivePipeline:
         self._refine = refine
         self.observers: list[Observer] = list(observers)
         self._clock = clock
-        self.largest_batch = _largest(predictor, options.largest_batch, len(sources))
+        self.largest_batch = largest_batch(predictor, options.largest_batch, len(sources))
         self._changed = threading.Condition()
         self._captures = [
             Capture(source, name, self._changed, depth=max(2, self.largest_batch), most_fps=options.most_fps, clock=clock)
-            for source, name in zip(sources, _names(sources), strict=True)
+            for source, name in zip(sources, stream_names(sources), strict=True)
         ]
         self._numbers = {id(capture): number for number, capture in enumerate(self._captures)}
-        laned = options.lanes > 1 and not isinstance(predictor.session, ImmediateLanes) and hasattr(predictor.session, "lane")
-        self._inference: Inference = LanedInference(predictor, options.lanes) if laned else PlainInference(predictor)
-        steps: list[tuple[str, Callable[[Any], None]]] = [
-            *self._inference.steps(),
-            ("draw", self._answer),
-            ("encode", self._hand_over),
-        ]
-        self._pacer = Pacer([name for name, _ in steps])
-        live = any(capture.live for capture in self._captures)
+        self._inferences = [open_inference(one, options.lanes) for one in (predictor, *([spare] if spare is not None else []))]
+        self._runs = {id(inference): dict(inference.steps()) for inference in self._inferences}
+        if len({tuple(runs) for runs in self._runs.values()}) > 1:
+            raise UsageError(
+                f"the spare model runs on {spare and spare.facts.backend}, the other on {predictor.facts.backend}; load both on one"
+            )
+        self._level, self._changes = FULL, 0
+        self._between = [Between() for _ in sources]
+        names = [*self._runs[id(self._inferences[0])], "draw", "encode"]
+        several = isinstance(self._inferences[0], PlainInference) and all(may_run_at_once(one) for one in (predictor, spare) if one)
+        workers = {"infer": options.lanes} if several else {}
+        self._pacer = Pacer(names, [workers.get(name, 1) for name in names])
+        self._paced = any(capture.live for capture in self._captures)
         self._batcher = Batcher(
             self._captures,
             self._changed,
             largest=self.largest_batch,
             wait_s=options.batch_wait_s if len(sources) > 1 else 0.0,
             pacer=self._pacer,
-            paced=live,
+            paced=self._paced,
             clock=clock,
         )
-        self._stages = [Stage(name, self._step(number, name, run)) for number, (name, run) in enumerate(steps)]
+        self._stages = [Stage(name, self._step(number, name), workers.get(name, 1)) for number, name in enumerate(names)]
         self.memory_mib = self._most_memory_mib()
         self.threaded = options.memory_mib is None or self.memory_mib <= options.memory_mib
         self._limit_mib = options.memory_mib
@@ -205,6 +221,15 @@ class LivePipeline:
         """Goes on after ``pause``."""
         self._pause(False)
 
+    def adapt(self, level: Level) -> None:
+        """From the next frame on looks at fewer frames, or runs the spare model."""
+        if level.spare and len(self._inferences) < 2:
+            raise UsageError(f"{level.name}: there is no spare model")
+        self._level = level
+        self._changes += 1
+        # Frames that the model does not see are as quick as it is slow: they wait behind it for a moment, or they would be lost.
+        self._batcher.paced = self._paced and level.every == 1
+
     @property
     def paused(self) -> bool:
         """Whether it pauses."""
@@ -237,6 +262,7 @@ class LivePipeline:
             busy={"decode": decode_s * share, **busy},
             memory_mib=self.memory_mib,
             note=self._note(),
+            changes=self._changes,
         )
 
     def _work(self, outcome: list[StreamStats | BaseException]) -> None:
@@ -254,7 +280,7 @@ class LivePipeline:
 
     def _note(self) -> str:
         if self.threaded:
-            return ""
+            return "" if self._level is FULL else f"the model sees {self._level.name}"
         return f"in one thread: frames under way can take {self.memory_mib:.0f} MiB, and {self._limit_mib or 0:.0f} MiB may be taken"
 
     def _most_memory_mib(self) -> float:
@@ -262,62 +288,81 @@ class LivePipeline:
         sizes = [prod(source.info.size_hw) or prod(UNKNOWN_SIZE_HW) for source in self._sources]
         ahead = 1 + max(2, self.largest_batch)
         waiting = sum(pixels * (2 if capture.live else ahead) for pixels, capture in zip(sizes, self._captures, strict=True))
-        batches = 1 + len(self._stages) * (1 + DEPTH)
+        batches = 1 + sum(stage.workers + DEPTH for stage in self._stages)
         return 3 * (waiting + batches * self.largest_batch * max(sizes)) / 2**20
 
     def _batches_in_turn(self) -> Iterator[_Batch]:
         for taken in self._batcher:
-            yield _Batch(taken, InFlight([frame.image_rgb for _, frame in taken]), [])
+            level = self._level
+            looked = tuple(self._between[self._numbers[id(capture)]].looks(frame, level.every) for capture, frame in taken)
+            images = [frame.image_rgb for (_, frame), looks in zip(taken, looked, strict=True) if looks]
+            yield _Batch(taken, InFlight(images), self._inferences[level.spare], looked, [])
 
-    def _step(self, number: int, name: str, run: Callable[[Any], None]) -> Callable[[_Batch], _Batch]:
-        """A stage: timed, left out for what is dropped, and the end of everything where it fails."""
-        whole = name in ("draw", "encode")
+    def _step(self, number: int, name: str) -> Callable[[_Batch], _Batch]:
+        """A stage: timed, left out for what is dropped or not looked at, and the end of everything where it fails."""
+        whole = {"draw": self._answer, "encode": self._hand_over}.get(name)
 
         def step(batch: _Batch) -> _Batch:
-            self._pacer.begin(number, self._clock())
+            way = self._pacer.begin(number, self._clock())
             try:
-                if self._stopping and not whole and not batch.dropped and not self._inference.begun(batch.flight):
+                if self._stopping and not whole and not batch.dropped and not batch.inference.begun(batch.flight):
                     self._drop(batch)
-                if not batch.dropped:
-                    run(batch if whole else batch.flight)
+                if not batch.dropped and whole:
+                    whole(batch)
+                elif not batch.dropped and any(batch.looked):
+                    self._runs[id(batch.inference)][name](batch.flight)
+            except RunFailedError as error:  # one run's failure ends no stream
+                self._drop(batch, error.reason)
             except BaseException:
-                self._inference.abandon(batch.flight)
+                batch.inference.abandon(batch.flight)
                 self.stop()
                 raise
-            self._pacer.end(number, self._clock())
+            self._pacer.end(way, self._clock())
             return batch
 
         return step
 
-    def _drop(self, batch: _Batch) -> None:
+    def _drop(self, batch: _Batch, reason: str = "stopped") -> None:
         if not batch.dropped:
             batch.dropped = True
-            self._inference.release(batch.flight)
+            batch.inference.release(batch.flight)
             for capture, _ in batch.taken:
-                capture.drop("stopped")
+                capture.drop(reason)
 
     def _answer(self, batch: _Batch) -> None:
         start = time.perf_counter()
-        predictions = self._inference.answers(batch.flight)
+        seen = sum(batch.looked)
+        predictions = iter(batch.inference.answers(batch.flight) if seen else ())
         latency_ms = batch.flight.latency_ms + (time.perf_counter() - start) * 1e3
-        self._batches += 1
-        self._frames += len(batch.taken)
-        for (capture, frame), prediction in zip(batch.taken, predictions, strict=True):
+        self._batches += bool(seen)
+        self._frames += seen
+        for (capture, frame), looked in zip(batch.taken, batch.looked, strict=True):
             number = self._numbers[id(capture)]
-            if self._refine is not None:
-                prediction = self._refine[number](prediction, frame)
+            prediction = self._answer_one(number, frame, next(predictions) if looked else None)
+            if prediction is None:
+                capture.drop("nothing to carry over")
+                continue
             age_ms = capture.answered(frame, prediction)
-            result = LiveResult(frame, prediction, latency_ms, number, age_ms, len(batch.taken))
             drawn = self._render is not None and (self._draws or any(observer.wanted(frame.stream) for observer in self.observers))
+            result = LiveResult(frame, prediction, latency_ms, number, age_ms, seen, fps=capture.fps() if drawn else None, inferred=looked)
             batch.results.append((result, self._render[number](result) if drawn and self._render is not None else frame, drawn))
 
+    def _answer_one(self, number: int, frame: Frame, prediction: Prediction | None) -> Prediction | None:
+        """What is said of a frame, from the model's answer where it saw it; None where nothing can be."""
+        if prediction is None:
+            return self._between[number].answer(frame)
+        if self._refine is not None:
+            prediction = self._refine[number](prediction, frame)
+        self._between[number].keep(prediction, frame)
+        return prediction
+
     def _hand_over(self, batch: _Batch) -> None:
-        for (capture, _), (result, frame, drawn) in zip(batch.taken, batch.results, strict=True):
+        for result, frame, drawn in batch.results:
             self._deliver(result, frame)
             if drawn:
                 for observer in self.observers:
                     observer.show(frame, result.prediction)
-            capture.deliver()
+            self._captures[result.stream].deliver()
 
     def _close_sources(self) -> None:
         cameras = [capture for capture in self._captures if capture.live]
@@ -332,25 +377,3 @@ class LivePipeline:
             if capture.join(max(0.0, end_s - time.monotonic())) and not capture.live:
                 capture.source.close()
             capture.settle("stopped")
-
-
-def _largest(predictor: Predictor, wanted: int | None, streams: int) -> int:
-    """Pictures in one run."""
-    axis = predictor.session.inputs[0].shape[0]
-    most = axis if isinstance(axis, int) else predictor.facts.largest_batch
-    if wanted is not None and wanted > (most or wanted):
-        raise UsageError(f"--max-batch {wanted}: {predictor.spec.name} takes at most {most} pictures in one run here; give that or fewer")
-    usual = 1 if "CPU" in predictor.facts.provider.upper() else streams
-    return wanted or min(usual, most or usual)
-
-
-def _names(sources: Sequence[Source]) -> list[str]:
-    """The sources' names; one that comes again gets a number."""
-    given: list[str] = []
-    for source in sources:
-        name, number = source.info.name, 1
-        while name in given:
-            number += 1
-            name = f"{source.info.name} #{number}"
-        given.append(name)
-    return given

@@ -14,6 +14,8 @@ from jetlens.frame import Frame
 from jetlens.media.base import Sink, StreamInfo
 from jetlens.media.images import ImageFolderSink
 from jetlens.media.jsonlines import JsonLines
+from jetlens.media.live.address import shown
+from jetlens.media.rtsp_sink import RTSP_PORTS, RtspSink
 from jetlens.media.segments import RecordingSink
 from jetlens.pipeline.live import LiveResult
 
@@ -33,6 +35,7 @@ def record(result: LiveResult, facts: RunFacts, task: str) -> dict[str, Any]:
         "pts_s": round(frame.pts_s, 6),
         "age_ms": round(result.age_ms, 2),
         "latency_ms": round(result.latency_ms, 2),
+        "inferred": result.inferred,
         "size_hw": list(result.prediction.size_hw),
         "task": task,
         "backend": facts.backend,
@@ -45,7 +48,8 @@ class Outputs:
     """Every sink of a run; ``write`` is what a pipeline delivers to.
 
     A name is told by its end: ``.mp4``, ``.m4v``, ``.mov`` and ``.mkv`` are videos (one a stream, numbered where there are several),
-    ``.jsonl`` and ``.ndjson`` JSON lines of all streams, and a name without a suffix is a folder with a video of each stream.
+    ``.jsonl`` and ``.ndjson`` JSON lines of all streams, and a name without a suffix is a folder with a video of each stream. ``rtsp://`` and
+    ``rtsps://`` are streams that a server such as MediaMTX takes (one a stream, numbered).
 
     Args:
         names: as the user gave them.
@@ -142,8 +146,14 @@ class Outputs:
             raise failure
 
     def _add(self, name: str, infos: Sequence[StreamInfo]) -> None:
+        if name.partition("://")[0].lower() in RTSP_PORTS and "://" in name:
+            place, mark, query = name.partition("?")
+            for number, info in enumerate(infos, 1):
+                address = name if len(infos) == 1 else f"{place}-{number}{mark}{query}"
+                self._sinks[number - 1].append(RtspSink(address, info))
+            return
         if "://" in name:
-            raise UsageError(f"--output {name.partition('://')[0]}://...: results go to files and folders; --view shows them on a page")
+            raise UsageError(f"--output {shown(name)}: results go to files, folders and rtsp://; --view shows them on a page")
         path = Path(name)
         suffix = "" if path.is_dir() else path.suffix.lower()
         if suffix in _LINES:

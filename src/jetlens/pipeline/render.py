@@ -29,7 +29,7 @@ class Renderer:
     Args:
         facts: of the session, for the HUD's line on what runs.
         alpha: how much of a segmentation's colours covers the picture, 0 to 1.
-        hud: False leaves the HUD out.
+        hud: False leaves the HUD out; its rate is the result's own, or else that of the frames drawn since the renderer was made.
         clock: a monotonic clock in seconds.
     """
 
@@ -51,9 +51,12 @@ class Renderer:
 
     def _lines(self, result: Result) -> list[str]:
         self._frames += 1
-        elapsed_s = self._clock() - self._start_s
-        fps = self._frames / elapsed_s if elapsed_s > 0 else 0.0
-        return [f"{fps:.1f} FPS   {result.latency_ms:.1f} ms", summary(result.prediction), self._runtime]
+        fps = result.fps
+        if fps is None:
+            elapsed_s = self._clock() - self._start_s
+            fps = self._frames / elapsed_s if elapsed_s > 0 else 0.0
+        worked = f"{result.latency_ms:.1f} ms" if result.inferred else "carried over"
+        return [f"{fps:.1f} FPS   {worked}", summary(result.prediction), self._runtime]
 
 
 def summary(prediction: Prediction) -> str:

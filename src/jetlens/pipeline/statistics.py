@@ -15,8 +15,8 @@ class StageTimes:
     """Time that one stage spent on its frames, waiting for others left out.
 
     Attributes:
-        busy_s: wall time.
-        cpu_s: processor time of the stage's own thread; threads inside a runtime or codec are not in it.
+        busy_s: wall time, added up over the stage's threads.
+        cpu_s: processor time of the stage's own threads; threads inside a runtime or codec are not in it.
     """
 
     busy_s: float

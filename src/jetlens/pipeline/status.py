@@ -28,7 +28,8 @@ class StreamStatus:
         captured: frames that the source gave.
         delivered: frames whose result reached every sink.
         dropped: frames that got no result, by reason: ``newer frame``, ``paused``, ``target rate``, ``stopped``,
-            ``before the pipeline`` (in the source itself).
+            ``before the pipeline`` (in the source itself), ``worker died``, ``worker hung``,
+            ``model failed``, ``nothing to carry over``.
         under_way: frames that are between the two.
         corrupt: frames or packets that could not be decoded; they are in none of the other counts.
         reconnects: how often the source came back.
@@ -55,6 +56,11 @@ class StreamStatus:
     age_p99_ms: float | None = None
     index: int = -1
     prediction: Prediction | None = None
+
+    @property
+    def why(self) -> str:
+        """The reason without the stream's own name, which stands beside it."""
+        return self.reason.removeprefix(f"{self.name}: ")
 
     def to_dict(self) -> dict[str, Any]:
         """The snapshot as plain Python values, ready for JSON; the last answer stands under ``answer``."""
@@ -85,6 +91,7 @@ class LiveStatus:
         busy: share of the time since the start that each stage worked, 0 to 1, by name.
         memory_mib: most that frames between capture and sink can take.
         note: how it runs where that is not the usual way, such as in one thread; empty otherwise.
+        changes: steps of the adaptive mode until now.
     """
 
     streams: tuple[StreamStatus, ...]
@@ -99,6 +106,7 @@ class LiveStatus:
     busy: Mapping[str, float] = field(default_factory=dict)
     memory_mib: float = 0.0
     note: str = ""
+    changes: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The snapshot as plain Python values, ready for JSON."""
@@ -115,6 +123,7 @@ class LiveStatus:
             "busy": {name: round(share, 3) for name, share in self.busy.items()},
             "memory_mib": round(self.memory_mib, 1),
             "note": self.note,
+            "changes": self.changes,
             "streams": [stream.to_dict() for stream in self.streams],
         }
 

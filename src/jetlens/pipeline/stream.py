@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,15 @@ class Result:
 
     Attributes:
         latency_ms: time that preprocessing, the model and postprocessing took for it, waiting left out.
+        fps: results of its stream in a second, over the last seconds; None where nobody counts them.
+        inferred: whether the model saw this very frame; otherwise the prediction is carried over from an earlier one.
     """
 
     frame: Frame
     prediction: Prediction
     latency_ms: float
+    fps: float | None = field(default=None, kw_only=True)
+    inferred: bool = field(default=True, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

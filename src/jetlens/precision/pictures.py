@@ -157,11 +157,11 @@ def answers(content: bytes, spec: ModelSpec, pictures: Pictures, *, backend: str
     """Runs a graph on the pictures and counts what it answers.
 
     Raises:
-        ModelError: an answer is NaN or infinite; the message names the first layer that is.
+        ModelError: an answer is NaN or infinite, or scores behind a mask are; the message names the first layer that is.
     """
     task: Task[Any] = TASKS.load(spec.task)(spec, TaskOptions(confidence=_SEEN_CONFIDENCE))
     tally = TALLIES[spec.task](spec)
-    session, _ = open_session(content, backend, SessionOptions())
+    session, _ = open_session(Graph(content).with_scores(), backend, SessionOptions())
     with Predictor(task, session) as predictor:
         for start in range(0, len(pictures), _BATCH):
             rows = pictures.batches[start : start + _BATCH]

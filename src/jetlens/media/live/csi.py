@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from jetlens.errors import UsageError
+from jetlens.errors import MissingDependencyError, UsageError
 from jetlens.media.live.gstreamer import SINK, GstreamerConnection, load_gstreamer
 from jetlens.media.live.options import choice, decimal, read_options, size_wh, whole
 from jetlens.media.live.source import LiveSource, Timing
 
-__all__ = ["csi_pipeline", "csi_source"]
+__all__ = ["csi_missing", "csi_pipeline", "csi_source"]
 
 _ELEMENT: Final = "nvarguscamerasrc"
 _FLIPS: Final = {"none": 0, "90": 3, "180": 2, "270": 1, "horizontal": 4, "vertical": 6}
@@ -47,6 +47,15 @@ def csi_pipeline(uri: str) -> str:
         f"video/x-raw(memory:NVMM),width={width},height={height},framerate={options['fps']}/1,format={options['format'].upper()} ! "
         f"nvvidconv flip-method={_FLIPS[options['flip']]} ! video/x-raw,format=BGRx ! {SINK}"
     )
+
+
+def csi_missing() -> str:
+    """Why CSI cameras cannot be read here, with the remedy; an empty text where they can."""
+    try:
+        load_gstreamer(_ELEMENT, "a CSI camera")
+    except MissingDependencyError as error:
+        return str(error)
+    return ""
 
 
 def _read(uri: str) -> tuple[int, dict[str, Any]]:

@@ -12,14 +12,15 @@ from jetlens.errors import MissingDependencyError, VideoError
 from jetlens.frame import Image
 from jetlens.media.live.source import POLL_S, Damaged, Picture
 
-__all__ = ["SINK", "GstreamerConnection", "load_gstreamer"]
+__all__ = ["GSTREAMER_REMEDY", "SINK", "GstreamerConnection", "load_gstreamer"]
 
 SINK: Final = "appsink name=sink max-buffers=1 drop=true sync=false"
 """The end of every pipeline: only the newest frame waits."""
-_REMEDY: Final = (
+GSTREAMER_REMEDY: Final = (
     "on a Jetson or Debian: sudo apt install python3-gi gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-good, "
     "and a virtual environment made with --system-site-packages by the system's Python"
 )
+"""How GStreamer gets into Python."""
 
 
 def load_gstreamer(element: str, why: str) -> Any:
@@ -31,7 +32,7 @@ def load_gstreamer(element: str, why: str) -> Any:
     try:
         gi = importlib.import_module("gi")
     except ImportError:
-        raise MissingDependencyError(f"{why} needs GStreamer for Python (gi), which is not installed: {_REMEDY}") from None
+        raise MissingDependencyError(f"{why} needs GStreamer for Python (gi), which is not installed: {GSTREAMER_REMEDY}") from None
     try:
         gi.require_version("Gst", "1.0")
         gi.require_version("GstApp", "1.0")
@@ -39,7 +40,7 @@ def load_gstreamer(element: str, why: str) -> Any:
         importlib.import_module("gi.repository.GstApp")
         gst.init(None)
     except (ImportError, ValueError):
-        raise MissingDependencyError(f"{why} needs GStreamer 1.0, which gi does not find: {_REMEDY}") from None
+        raise MissingDependencyError(f"{why} needs GStreamer 1.0, which gi does not find: {GSTREAMER_REMEDY}") from None
     if gst.ElementFactory.find(element) is None:
         raise MissingDependencyError(
             f"{why} needs GStreamer's element {element}, which is not installed; it is part of JetPack (nvidia-l4t-gstreamer), "

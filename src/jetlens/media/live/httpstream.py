@@ -21,7 +21,7 @@ from jetlens.media.live.address import Address, parse_address
 from jetlens.media.live.multipart import MAX_HEAD_BYTES, ChunkDecoder, read_fields
 from jetlens.media.live.source import POLL_S, REFUSED, Limits
 
-__all__ = ["HTTP_PORTS", "HttpStream"]
+__all__ = ["HTTP_PORTS", "HttpStream", "digest_field"]
 
 HTTP_PORTS: Final = {"http": 80, "https": 443}
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -108,7 +108,7 @@ class HttpStream:
             if status in _REDIRECTS:
                 here = self._redirected(here, fields.get("location", ""))
             elif status == 401 and address.basic and not asked and challenge.lower().startswith("digest"):
-                credentials, asked = _digest(here, challenge), True
+                credentials, asked = digest_field(here, challenge), True
             else:
                 raise NetworkError(f"{self._name}: {_refusal(status, bool(address.basic))}")
             self._socket.close()
@@ -247,20 +247,28 @@ def _said(error: Exception) -> str:
     return (getattr(error, "strerror", None) or type(error).__name__).lower()
 
 
-def _digest(address: Address, challenge: str) -> str:
-    """The Authorization field that answers a Digest challenge (RFC 7616, qop auth or none)."""
+def digest_field(address: Address, challenge: str, method: str = "GET", target: str = "") -> str:
+    """The Authorization field that answers a Digest challenge (RFC 7616, qop auth or none).
+
+    Args:
+        target: what is asked for; the address's own path and query if empty.
+
+    Raises:
+        NetworkError: the challenge is of a kind that is not known.
+    """
+    target = target or address.target
     fields = {match[1].lower(): match[2] or match[3] or "" for match in _CHALLENGE.finditer(challenge)}
     algorithm = fields.get("algorithm", "MD5").upper()
     if algorithm not in _DIGESTS:
-        raise NetworkError(f"{address.name}: the camera asks for a kind of digest that is not known; MD5 and SHA-256 are")
+        raise NetworkError(f"{address.name}: it asks for a kind of digest that is not known; MD5 and SHA-256 are")
 
     def digest(*parts: str) -> str:
         return _DIGESTS[algorithm](":".join(parts).encode()).hexdigest()
 
     realm, nonce = fields.get("realm", ""), fields.get("nonce", "")
-    secret, asked = digest(address.user, realm, address.password), digest("GET", address.target)
+    secret, asked = digest(address.user, realm, address.password), digest(method, target)
     user = address.user.replace("\\", "\\\\").replace('"', '\\"')
-    answer = [f'username="{user}"', f'realm="{realm}"', f'nonce="{nonce}"', f'uri="{address.target}"', f"algorithm={algorithm}"]
+    answer = [f'username="{user}"', f'realm="{realm}"', f'nonce="{nonce}"', f'uri="{target}"', f"algorithm={algorithm}"]
     if "qop" in fields:
         own = secrets.token_hex(8)
         answer += ["qop=auth", "nc=00000001", f'cnonce="{own}"', f'response="{digest(secret, nonce, "00000001", own, "auth", asked)}"']

@@ -14,10 +14,11 @@ from jetlens.media.live.options import choice, read_options, size_wh, whole
 from jetlens.media.live.source import Damaged, Limits, LiveSource, Picture, Timing
 from jetlens.registry import require
 
-__all__ = ["V4l2Connection", "v4l2_devices", "v4l2_source"]
+__all__ = ["V4L2_FORMATS", "V4l2Connection", "v4l2_devices", "v4l2_source"]
 
-_FORMATS: Final = {"mjpg": "MJPG", "yuyv": "YUYV", "uyvy": "UYVY", "nv12": "NV12", "grey": "GREY"}
-_OPTIONS: Final = {"format": choice(*_FORMATS), "size": size_wh, "fps": whole(1, 1000)}
+V4L2_FORMATS: Final = {"mjpg": "MJPG", "yuyv": "YUYV", "uyvy": "UYVY", "nv12": "NV12", "grey": "GREY"}
+"""Formats that a camera can be asked for, by their names in addresses, and their four letters; the preferred one first."""
+_OPTIONS: Final = {"format": choice(*V4L2_FORMATS), "size": size_wh, "fps": whole(1, 1000)}
 _DEVICE: Final = re.compile(r"/?(?:dev/)?(?:video)?([0-9]{1,3})")
 _FAILURES: Final = 10
 
@@ -55,7 +56,7 @@ class V4l2Connection:
         cv2, width_height = self._cv2, options.get("size")
         wanted: list[tuple[int, float]] = []
         if "format" in options:
-            wanted.append((cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*_FORMATS[options["format"]])))
+            wanted.append((cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*V4L2_FORMATS[options["format"]])))
         if width_height:
             wanted += [(cv2.CAP_PROP_FRAME_WIDTH, width_height[0]), (cv2.CAP_PROP_FRAME_HEIGHT, width_height[1])]
         if "fps" in options:
