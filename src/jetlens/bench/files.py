@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from jetlens.atomic import write_atomic
 from jetlens.backends.base import RunFacts
-from jetlens.bench.records import Block, Case, Gate, Measurement, Memory, Run, WarmUp
+from jetlens.bench.records import STREAMS, Block, Case, Gate, Measurement, Memory, Run, WarmUp
 from jetlens.errors import DataError, JetlensError
 
 __all__ = ["read_run", "write_run"]
@@ -30,11 +30,14 @@ def write_run(path: Path, run: Run) -> None:
     write_atomic(path, json.dumps({_KIND: FORMAT, **asdict(run)}, separators=(",", ":"), default=str).encode() + b"\n")
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path, *, streams: bool = False) -> Run:
     """Reads a run back.
 
+    Args:
+        streams: take runs of whole streams too; what compares or reports calls can make nothing of them.
+
     Raises:
-        DataError: the file is absent, no run, damaged, or of a later format.
+        DataError: the file is absent, no run, damaged, of a later format, or a stream's where calls are asked for.
     """
     try:
         if path.stat().st_size > _LARGEST_BYTES:
@@ -47,9 +50,15 @@ def read_run(path: Path) -> Run:
         raise DataError(f"{path} is no run of jetlens bench in format {FORMAT}; measure again: jetlens bench MODEL --output {path.name}")
     try:
         rows = tuple(_measurement(row) for row in content.pop("measurements"))
-        return _made(Run, {**content, "measurements": rows})
+        run = _made(Run, {**content, "measurements": rows})
     except (KeyError, TypeError, ValueError, AttributeError, JetlensError) as error:
         raise DataError(f"{path}: damaged, or of another version of jetlens: {error}") from None
+    if run.scenario in STREAMS and not streams:
+        raise DataError(
+            f"{path} holds whole streams (--scenario {run.scenario}), whose table jetlens bench printed; compare and report take single calls: "
+            "measure without that scenario"
+        )
+    return run
 
 
 def _measurement(row: Mapping[str, Any]) -> Measurement:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -74,14 +75,19 @@ class WorkerProcess:
         try:
             process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
-            process.kill()
+            self._end()
             process.wait()
         self._errors.close()
 
     def kill(self) -> None:
         """Ends the process at once."""
-        self._process.kill()
+        self._end()
         self.close()
+
+    def _end(self) -> None:
+        """Ends the process and what it started, which is of its session: DeepStream's pipeline would go on without it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _line(self, do: str) -> bytes:
         stream = self._process.stdout
@@ -92,7 +98,7 @@ class WorkerProcess:
             selector.register(stream, selectors.EVENT_READ)
             while b"\n" not in self._buffer:
                 if not selector.select(max(0.0, limit - time.monotonic())):
-                    self._process.kill()
+                    self._end()
                     raise BackendError(f"no answer to {do} within {allowed_s:.0f} s, so its process was ended")
                 part = os.read(stream.fileno(), _READ_BYTES)
                 if not part:
@@ -106,7 +112,7 @@ class WorkerProcess:
         try:
             code = self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._end()
             code = self._process.wait()
         if code < 0:
             cause = "out of memory, or ended by hand" if -code == signal.SIGKILL else "a crash in the runtime"

@@ -9,10 +9,31 @@ from typing import Any, Literal, get_args
 from jetlens.backends.base import Device, Precision, RunFacts
 from jetlens.errors import UsageError
 
-__all__ = ["SCOPES", "STAGES", "Block", "Case", "Gate", "Measurement", "Memory", "Run", "Scenario", "Scope", "WarmUp"]
+__all__ = [
+    "MODES",
+    "SCOPES",
+    "STAGES",
+    "STREAMS",
+    "Block",
+    "Case",
+    "Gate",
+    "Measurement",
+    "Memory",
+    "Mode",
+    "Run",
+    "Scenario",
+    "Scope",
+    "WarmUp",
+]
 
-Scenario = Literal["single", "offline", "camera", "multi"]
+Scenario = Literal["single", "offline", "camera", "multi", "video", "live"]
 Scope = Literal["answer", "full", "network"]
+Mode = Literal["single", "threads", "deepstream"]
+STREAMS: tuple[Scenario, ...] = ("video", "live")
+"""Scenarios in which a whole video or camera goes from its source to an encoded file, in one of the modes."""
+
+MODES: dict[Mode, str] = {"single": "single frame", "threads": "threads", "deepstream": "DeepStream"}
+"""How frames go through: one thread that reads, infers, draws and encodes; a thread a stage, as in predict and run; NVIDIA's pipeline."""
 STAGES = ("decode", "preprocess", "copy_in", "compute", "copy_out", "postprocess", "draw")
 """What one call goes through; copies are there only where the runtime measures them, and are inside of compute elsewhere."""
 
@@ -28,6 +49,7 @@ class Case:
         model: file or name.
         lanes: calls in flight at once.
         size_hw: another input size than the model's own, for graphs whose height and width are free.
+        mode: how a stream's frames go through; None for calls.
     """
 
     model: str
@@ -37,6 +59,7 @@ class Case:
     batch: int = 1
     lanes: int = 1
     size_hw: tuple[int, int] | None = None
+    mode: Mode | None = None
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.lanes < 1:
@@ -48,7 +71,8 @@ class Case:
         size = f"{self.size_hw[0]}x{self.size_hw[1]}" if self.size_hw else ""
         extra = (f"batch {self.batch}" if self.batch > 1 else "", f"{self.lanes} lanes" if self.lanes > 1 else "", size)
         device = "" if self.device == "auto" else self.device
-        return " ".join(part for part in (self.backend, self.precision or "", device, *extra) if part)
+        mode = "" if self.mode in (None, self.backend) else self.mode
+        return " ".join(part for part in (self.backend, self.precision or "", device, *extra, mode) if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +99,12 @@ class Block:
         wall_s: of the whole turn, from the first call's start to the last one's end.
         items: pictures answered.
         calls_ms: the wall time of each call: all its stages; from a frame's arrival to its answer with a camera; from submit to answer
-            with several lanes.
+            with several lanes; of a stream from a frame's being read to its being encoded, and empty where that is not known.
         stages_ms: by stage the time of each call, on the host's clock.
         device_ms: by copy_in, compute and copy_out the time of each call on the device, between events; empty where there is none.
         dropped: frames that a camera offered and nobody could take.
         yardstick_ms: times of a fixed piece of arithmetic on the CPU just before and after: how fast the machine was.
+        busy_s: by stage of a stream the time that it worked.
     """
 
     started_s: float
@@ -90,6 +115,7 @@ class Block:
     device_ms: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     dropped: int = 0
     yardstick_ms: tuple[float, ...] = ()
+    busy_s: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +207,7 @@ class Run:
         ended: ``done``, or ``interrupted``; empty in the file of a run that was killed.
         versions: of jetlens, Python, NumPy.
         command: as it was typed.
-        scenario: single, offline, camera or multi; ``fps`` is the camera's.
+        scenario: single, offline, camera or multi for calls, video or live for a stream; ``fps`` is the camera's.
         scope: which stages the headline latency covers.
         images: path or name of every picture; ``images_sha256`` is of all their bytes.
         machine: its facts.
@@ -190,6 +216,7 @@ class Run:
         idle: the same before the work began.
         overhead_ms: what the bench's own clock readings add to one call.
         reference: the case whose outputs the others are compared with; empty if there is none.
+        stream: of a video or camera its name, size, rate, frames and hash, the task, the network's size and what is known of the GPU.
     """
 
     created: str
@@ -209,6 +236,7 @@ class Run:
     idle: Mapping[str, Any] = field(default_factory=dict)
     overhead_ms: float = 0.0
     reference: str = ""
+    stream: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.scenario not in get_args(Scenario):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -63,6 +63,7 @@ class Plan:
         cases: all of one model.
         paths: the file that each case runs: the model's own, or that of its precision; an error in its place is why there is none.
         fps: of the camera in that scenario.
+        stream: of a video or camera: the facts for the record, and under ``open`` what ``streams.StreamWork`` is given; None for calls.
         blocks: turns of each case.
         block_s: about how long a turn is.
         checks: the gates; None for none.
@@ -75,6 +76,7 @@ class Plan:
     pictures: Pictures
     scenario: Scenario = "single"
     fps: float | None = None
+    stream: Mapping[str, Any] | None = None
     scope: Scope = "answer"
     blocks: int = 10
     block_s: float = 0.5
@@ -123,6 +125,7 @@ def measure(plan: Plan, *, save: Callable[[Run], None] = lambda run: None, said:
         machine=asdict(machine()),
         state_before=dict(read_state().as_dict()),
         overhead_ms=overhead_ms(),
+        stream={name: value for name, value in (plan.stream or {}).items() if name != "open"},
     )
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jetlens-bench-")))
@@ -218,14 +221,19 @@ class _Bench:
         try:
             worker = self._plan.worker()
             self._stack.callback(worker.close)
-            facts = worker.ask(
-                "open", case=asdict(case), path=str(path), pictures=str(self._pictures), threads=self._plan.threads, fps=self._plan.fps
-            )
+            given = {"pictures": str(self._pictures), "threads": self._plan.threads, "fps": self._plan.fps, "stream": self._stream()}
+            facts = worker.ask("open", case=asdict(case), path=str(path), **given)
         except JetlensError as error:
             return Measurement(case, failed=str(error))
         facts["facts"]["notes"] = tuple(facts["facts"]["notes"])
         facts["facts"] = RunFacts(**facts["facts"])
         return _Running(Measurement(case, planned=self._plan.blocks, **facts), worker)
+
+    def _stream(self) -> dict[str, Any] | None:
+        """What a worker opens, with a folder of its own for what it encodes."""
+        if self._plan.stream is None:
+            return None
+        return {**self._plan.stream["open"], "folder": tempfile.mkdtemp(dir=self._folder)}
 
     def _checked(self, running: _Running, checks: Checks) -> dict[str, Any]:
         try:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from jetlens import overlay
-from jetlens.backends.base import Lane, Session, SessionOptions
+from jetlens.backends.base import Lane, RunFacts, Session, SessionOptions
 from jetlens.backends.choice import open_session
 from jetlens.backends.immediate import ImmediateLanes
 from jetlens.bench.engine import engine_facts
@@ -37,7 +37,7 @@ from jetlens.spec import ModelSpec, read_model
 from jetlens.tasks import TASKS
 from jetlens.tasks.base import TaskOptions
 
-__all__ = ["Work"]
+__all__ = ["Work", "gpu_memory_mib"]
 
 _WINDOW_S = 0.05
 _FEWEST_CALLS = 3
@@ -77,7 +77,7 @@ class Work:
         self.spec = spec = _resized(spec, case.size_hw)
         build = BuildOptions(batch=(1, case.batch, case.batch))
         options = SessionOptions(case.device, case.precision, threads, case.lanes, timed=True, build=build)
-        before_mib = _gpu_used_mib()
+        before_mib = gpu_memory_mib()
         began = time.perf_counter()
         session, _ = open_session(model, case.backend, options)
         self.load_ms = 1000 * (time.perf_counter() - began)
@@ -100,9 +100,14 @@ class Work:
         began = time.perf_counter()
         time_block("single", replace(self._calls, lanes=1), self._numbers(1))
         self.first_ms = 1000 * (time.perf_counter() - began)
-        after_mib = _gpu_used_mib()
+        after_mib = gpu_memory_mib()
         # Cases load one at a time, so that what the whole GPU holds more is this case's, where its driver hides processes.
         self._gpu_mib = None if before_mib is None or after_mib is None else max(0.0, after_mib - before_mib)
+
+    @property
+    def facts(self) -> RunFacts:
+        """What really runs."""
+        return self.predictor.facts
 
     def close(self) -> None:
         """Frees the sessions."""
@@ -241,7 +246,8 @@ class Work:
         return {key: np.concatenate([part[key] for part in parts])[: len(array)] for key in parts[0]}
 
 
-def _gpu_used_mib() -> float | None:
+def gpu_memory_mib() -> float | None:
+    """What the whole GPU's memory holds; None where NVML does not say."""
     nvml = open_nvml(power=False)
     if nvml is None:
         return None

@@ -18,6 +18,7 @@ from jetlens.device.proc import process_memory
 from jetlens.errors import BackendError, JetlensError
 
 if TYPE_CHECKING:
+    from jetlens.bench.streams import StreamWork
     from jetlens.bench.work import Work
 
 __all__ = ["LocalWorker", "main"]
@@ -32,18 +33,38 @@ class LocalWorker:
     def __init__(self) -> None:
         own = process_memory(os.getpid())
         self._before_mib = own.rss_mib if own else None
-        self._work: Work | None = None
+        self._work: Work | StreamWork | None = None
 
-    def open(self, case: Mapping[str, Any], path: str, pictures: str, threads: int | None, fps: float | None) -> dict[str, Any]:
-        """Loads the model and makes the first call; ``pictures`` is a folder of files that are read in the order of their names."""
+    def open(
+        self,
+        case: Mapping[str, Any],
+        path: str,
+        pictures: str,
+        threads: int | None,
+        fps: float | None,
+        stream: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Loads the model and makes the first call.
+
+        Args:
+            pictures: a folder of files that are read in the order of their names.
+            stream: see ``streams.StreamWork``; None for calls.
+        """
         # Imported here, so that the memory before any runtime is known.
         from jetlens.bench.records import Case
+        from jetlens.bench.streams import StreamWork
         from jetlens.bench.work import Work
 
-        contents = [file.read_bytes() for file in sorted(Path(pictures).iterdir())]
         size = case["size_hw"]
-        self._work = work = Work(Case(**{**case, "size_hw": tuple(size) if size else None}), Path(path), contents, threads=threads, fps=fps)
-        facts = dataclasses.asdict(work.predictor.facts)
+        asked = Case(**{**case, "size_hw": tuple(size) if size else None})
+        work: Work | StreamWork
+        if stream is not None:
+            work = StreamWork(asked, Path(path), stream, threads=threads)
+        else:
+            contents = [file.read_bytes() for file in sorted(Path(pictures).iterdir())]
+            work = Work(asked, Path(path), contents, threads=threads, fps=fps)
+        self._work = work
+        facts = dataclasses.asdict(work.facts)
         return {
             "facts": facts,
             "model_sha256": work.model_sha256,
@@ -62,14 +83,14 @@ class LocalWorker:
 
     def outputs(self, file: str, taps: bool, gain: float) -> str:
         """Writes the raw outputs for every picture to a file; answers with the hash of the batch."""
-        arrays, digest = self._loaded.outputs(taps=taps, gain=gain)
+        arrays, digest = self._calls.outputs(taps=taps, gain=gain)
         with open(file, "wb") as stream:
             np.savez(stream, **arrays)  # type: ignore[arg-type]
         return digest
 
     def score(self, data: str, count: int | None, layout: str | None) -> list[Any]:
         """Metrics and their intervals on labelled pictures."""
-        return list(self._loaded.score(data, count, layout))
+        return list(self._calls.score(data, count, layout))
 
     def drawings(self, count: int) -> list[Any]:
         """The predictions of the first pictures, and these drawn in."""
@@ -86,7 +107,15 @@ class LocalWorker:
             self._work = None
 
     @property
-    def _loaded(self) -> Work:
+    def _calls(self) -> Work:
+        from jetlens.bench.work import Work
+
+        work = self._loaded
+        assert isinstance(work, Work)
+        return work
+
+    @property
+    def _loaded(self) -> Work | StreamWork:
         if self._work is None:
             raise BackendError("the bench's worker was asked to run before a model was opened")
         return self._work

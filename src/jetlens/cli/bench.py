@@ -6,23 +6,25 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 import typer
 from rich.console import Console
 
+from jetlens.backends.base import Precision
 from jetlens.bench.cases import case_paths, installed_backends, make_cases, own_precision, reference_case
 from jetlens.bench.checks import Checks, Labelled
 from jetlens.bench.choose import choose
 from jetlens.bench.figures import summary
 from jetlens.bench.files import write_run
 from jetlens.bench.inputs import find_pictures, is_orange_line_model
-from jetlens.bench.records import SCOPES, Case, Run, Scenario
+from jetlens.bench.records import SCOPES, Case, Mode, Run, Scenario, Scope
 from jetlens.bench.runner import Plan, measure
 from jetlens.bench.sweep import sweep
 from jetlens.bench.verdict import verdict
 from jetlens.choice import write_choice
 from jetlens.cli import flags
+from jetlens.cli.bench_streams import StreamRequest, measure_streams, scenario_of
 from jetlens.cli.bench_table import show
 from jetlens.errors import BackendError, GateError, JetlensError, OutputError, UsageError
 from jetlens.evaluate import ORANGE_LINE
@@ -33,6 +35,7 @@ from jetlens.spec import ModelSpec, read_model
 __all__ = ["command"]
 
 _PICTURES = 40
+_TIMED = 16
 
 
 def command(
@@ -40,14 +43,23 @@ def command(
     backends: Annotated[str | None, typer.Option("--backends", help="Comma-separated; all that are installed if not given.")] = None,
     precisions: Annotated[str | None, typer.Option("--precisions", help="fp32,bf16,fp16,int8; the model's own if not given.")] = None,
     devices: Annotated[str | None, typer.Option("--devices", help="cpu,cuda; where each backend runs if not given.")] = None,
-    scenario: Annotated[str, typer.Option("--scenario", help="single, offline (batches), camera@FPS or multi (lanes).")] = "single",
+    scenario: Annotated[
+        str, typer.Option("--scenario", help="Calls: single, offline (batches), camera@FPS, multi (lanes). Streams: video, live.")
+    ] = "single",
+    video: Annotated[str | None, typer.Option("--video", help="For --scenario video; the synthetic conveyor for models of it.")] = None,
+    camera: Annotated[
+        str | None, typer.Option("--camera", help="For --scenario live: 0, csi://0, rtsp://...; a synthetic 1280x720.")
+    ] = None,
+    modes: Annotated[
+        str | None, typer.Option("--modes", help="Of a stream: single (one thread), threads, deepstream; all if not given.")
+    ] = None,
     scope: Annotated[
-        str, typer.Option("--scope", help="answer (pixels to answer), full (with decoding and drawing) or network (copies and compute).")
-    ] = "answer",
+        str | None, typer.Option("--scope", help="answer (pixels to answer; the default), full (with decoding and drawing) or network.")
+    ] = None,
     batch: Annotated[str, typer.Option("--batch", help="Pictures a call; several are compared: 1,8.")] = "1",
     lanes: Annotated[str, typer.Option("--lanes", help="Calls in flight; several are compared: 1,2,3.")] = "1",
     images: Annotated[Path | None, typer.Option("--images", help="A picture or a folder; the orange line for models of it.")] = None,
-    count: Annotated[int, typer.Option("--count", min=1, help="Pictures to time.")] = 16,
+    count: Annotated[int | None, typer.Option("--count", min=1, help="Pictures to time, 16; frames of a video, all.")] = None,
     data: Annotated[str | None, typer.Option("--data", help="Labelled pictures for the accuracy gate: orange-line or a folder.")] = None,
     pictures: Annotated[int, typer.Option("--pictures", min=0, help="Labelled pictures to score; 0 for no accuracy.")] = _PICTURES,
     layout: Annotated[str | None, typer.Option("--layout", help="Of --data; told from the folder if not given.")] = None,
@@ -56,8 +68,8 @@ def command(
     target_p99: Annotated[float | None, typer.Option("--target-p99", help="Milliseconds that 99 of 100 calls must keep; 1000/fps.")] = None,
     chosen: Annotated[bool, typer.Option("--choose", help="Keep the best row beside the model, for the commands that run it.")] = False,
     limits: Annotated[str | None, typer.Option("--sweep", help="batch or size: find the largest that fits.")] = None,
-    blocks: Annotated[int, typer.Option("--blocks", min=1, help="Turns of each case.")] = 10,
-    block_seconds: Annotated[float, typer.Option("--block-seconds", min=0.01, help="Length of a turn.")] = 0.5,
+    blocks: Annotated[int | None, typer.Option("--blocks", min=1, help="Turns of each case: 10, of streams 3.")] = None,
+    block_seconds: Annotated[float | None, typer.Option("--block-seconds", min=0.01, help="Length of a turn: 0.5, of a camera 5.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads inside one run.")] = None,
     weights: Annotated[Path | None, typer.Option("--weights", help="A weights file for a torchvision network's name.")] = None,
     output: Annotated[Path | None, typer.Option("--output", help="Keep the raw values in this file, for compare and report.")] = None,
@@ -67,14 +79,35 @@ def command(
     _check_targets(target_fps, target_p99)
     if limits is not None and (chosen or target_fps is not None):
         raise UsageError("--sweep finds what fits; leave --choose and --target-fps to a measurement without it")
+    said, save = _progress(as_json), _saver(output)
+    stream = scenario_of(scenario, video, camera, modes)
+    if stream is not None:
+        calls = {"batch": batch != "1", "lanes": lanes != "1", "choose": chosen, "target-p99": target_p99, "sweep": limits}
+        _refuse(scenario, {**calls, "scope": scope, "images": images, "data": data, "layout": layout, "devices": devices})
     path = model_path(model, weights)
     spec = read_model(path)[1]
+    if stream is not None:
+        asked = StreamRequest(
+            model,
+            path,
+            spec,
+            stream,
+            camera if stream == "live" else video,
+            None if backends is None else _words("--backends", backends),
+            _precisions(path, precisions),
+            list(get_args(Mode)) if modes is None else _words("--modes", modes),
+            count,
+            blocks,
+            block_seconds,
+            threads,
+            target_fps,
+        )
+        measure_streams(asked, save, said, as_json)
+        _point_to(output, as_json, "the frames' own times are in it")
+        return
     cases = _cases(model, path, backends, precisions, devices, batch, lanes)
     kind, fps = _scenario(scenario, [case.batch for case in cases], [case.lanes for case in cases])
-    if scope not in SCOPES:
-        raise UsageError(f"--scope {scope!r}; allowed: {', '.join(SCOPES)}")
-    said, save = _progress(as_json), _saver(output)
-    chosen_pictures = find_pictures(spec, images, data, count, layout=layout)
+    chosen_pictures = find_pictures(spec, images, data, count or _TIMED, layout=layout)
     reference = reference_case(model, path)
     plan = Plan(
         cases=cases,
@@ -82,9 +115,9 @@ def command(
         pictures=chosen_pictures,
         scenario=kind,
         fps=fps,
-        scope=scope,
-        blocks=blocks,
-        block_s=block_seconds,
+        scope=_scope(scope),
+        blocks=blocks or 10,
+        block_s=block_seconds or 0.5,
         threads=threads,
         checks=Checks(spec, chosen_pictures.names, reference, budget / 100, *_accuracy(spec, data, pictures, layout)),
         command=("jetlens", *sys.argv[1:]),
@@ -94,9 +127,30 @@ def command(
         return
     run = measure(plan, save=save, said=said)
     _print(run, as_json)
-    if output is not None and not as_json:
-        print(f"raw values: {output}; next: jetlens report {output} --output report.html", file=sys.stderr)
+    _point_to(output, as_json, f"next: jetlens report {output} --output report.html")
     _conclude(run, path, target_fps, target_p99, plan.paths if chosen else None, as_json)
+
+
+def _point_to(output: Path | None, as_json: bool, hint: str) -> None:
+    if output is not None and not as_json:
+        print(f"raw values: {output}; {hint}", file=sys.stderr)
+
+
+def _refuse(scenario: str, flags_of_calls: Mapping[str, object]) -> None:
+    given = next((name for name, value in flags_of_calls.items() if value), None)
+    if given is not None:
+        raise UsageError(f"--{given} goes with single calls, not with --scenario {scenario}")
+
+
+def _scope(text: str | None) -> Scope:
+    found = next((scope for scope in SCOPES if scope == (text or "answer")), None)
+    if found is None:
+        raise UsageError(f"--scope {text!r}; allowed: {', '.join(SCOPES)}")
+    return found
+
+
+def _precisions(path: Path, precisions: str | None) -> list[Precision | None]:
+    return [own_precision(path)] if precisions is None else [flags.precision(word) for word in _words("--precisions", precisions)]
 
 
 def _cases(
@@ -105,9 +159,10 @@ def _cases(
     names = installed_backends() if backends is None else _words("--backends", backends)
     if not names:
         raise BackendError("no backend is installed: pip install 'jetlens[cpu]', or see jetlens doctor")
-    asked = [own_precision(path)] if precisions is None else [flags.precision(word) for word in _words("--precisions", precisions)]
     where = [flags.device(word) for word in _words("--devices", devices)] if devices else []
-    return make_cases(model, names, asked, devices=where, batches=_numbers("--batch", batch), lanes=_numbers("--lanes", lanes))
+    return make_cases(
+        model, names, _precisions(path, precisions), devices=where, batches=_numbers("--batch", batch), lanes=_numbers("--lanes", lanes)
+    )
 
 
 def _check_targets(fps: float | None, p99_ms: float | None) -> None:
@@ -136,7 +191,7 @@ def _scenario(text: str, batches: list[int], lanes: list[int]) -> tuple[Scenario
     """The scenario and a camera's rate; batches and lanes without a scenario that has them are wrong usage."""
     name, _, rate = text.partition("@")
     if name not in ("single", "offline", "camera", "multi") or (rate and name != "camera"):
-        raise UsageError(f"--scenario {text!r}; allowed: single, offline, camera@30 (frames a second), multi")
+        raise UsageError(f"--scenario {text!r}; allowed: single, offline, camera@30 (frames a second), multi; video, live")
     if name == "camera" and max(batches) > 1:
         raise UsageError("--scenario camera takes one picture a call; leave --batch away")
     if name in ("single", "camera") and max(lanes) > 1:

@@ -11,7 +11,7 @@ from rich.text import Text
 from jetlens.bench import figures
 from jetlens.bench.records import STAGES, Measurement, Run
 
-__all__ = ["show"]
+__all__ = ["fitted", "show"]
 
 _SCOPES = {
     "answer": "from pixels to answer: preprocess, copies, compute, postprocess",
@@ -32,7 +32,8 @@ _DEVIATIONS = {
     "mask_agreement": "pixels {:.3%}",
 }
 _SCORES = ("top1", "map50", "miou")
-_LEFT = ("case", "ran", "(95 %)")
+WIDE = ("case", "runtime")
+_LEFT = (*WIDE, "ran", "(95 %)", "task", "mode", "busiest")
 _NO_VALUES = ("", "-", "n/a")
 
 
@@ -65,12 +66,18 @@ def _speed(run: Run, width: int) -> Iterator[Table | Text]:
         place = "" if rank is None else f"{rank}=" if shared.count(rank) > 1 else str(rank)
         rows.append(_cells(run, run.measurements[number], place))
     heads = ("#", "case", "ran", "best ms", "p50", "(95 %)", "p90", "p95", "p99", "p99.9", "max", "images/s", "RSS MiB", "W", "J/image")
-    yield from _fitted(heads, rows, width, ("p95", "p90", "p99.9", "max", "RSS MiB", "(95 %)", "J/image", "W", "ran"), "")
+    yield from fitted(heads, rows, width, ("p95", "p90", "p99.9", "max", "RSS MiB", "(95 %)", "J/image", "W", "ran"), "")
 
 
-def _fitted(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int, spare: Sequence[str], title: str) -> Iterator[Table | Text]:
-    """A table no wider than so many characters: of its spare columns those without a value go first, then the others in their order."""
+def fitted(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], width: int, spare: Sequence[str], title: str = ""
+) -> Iterator[Table | Text]:
+    """A table no wider than so many characters: of its spare columns those without a value go first, then the others in their order.
+
+    The first column of ``WIDE`` that it has takes several lines where it must.
+    """
     columns = {head: [_plain(row[number]) for row in rows] for number, head in enumerate(heads)}
+    wide = next(head for head in WIDE if head in columns)
     room = {head: _room(head, cells) + 2 for head, cells in columns.items()}
     empty = [head for head in spare if all(cell in _NO_VALUES for cell in columns[head])]
     gone: list[str] = []
@@ -80,7 +87,7 @@ def _fitted(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int, spa
         del room[head]
         gone.append(head)
     table = Table(title=title or None, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    room["case"] += min(max(map(len, columns["case"])) + 2 - room["case"], max(0, width - sum(room.values())))
+    room[wide] += min(max(map(len, columns[wide])) + 2 - room[wide], max(0, width - sum(room.values())))
     for head, size in room.items():
         table.add_column(head, justify="left" if head in _LEFT else "right", overflow="fold", width=size - 2)
     for number in range(len(rows)):
@@ -93,7 +100,7 @@ def _fitted(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int, spa
 
 def _room(head: str, cells: Sequence[str]) -> int:
     """The characters that a column needs: a case and a heading may take several lines, one for each word."""
-    words = [*head.split(), *(" ".join(cells).split() if head == "case" else cells)]
+    words = [*head.split(), *(" ".join(cells).split() if head in WIDE else cells)]
     return max(len(word) for word in words)
 
 
@@ -159,7 +166,7 @@ def _stages(run: Run, width: int) -> Iterator[Table | Text]:
         )
     others = ("first call", "loading", "GPU MiB", "engine MiB", "GPU use")
     spare = ("copy in", "copy out", "GPU use", "engine MiB", "GPU MiB", "loading", "first call")
-    yield from _fitted(("case", *names, *others), rows, width, spare, "\nstages, median ms (first call and loading apart)")
+    yield from fitted(("case", *names, *others), rows, width, spare, "\nstages, median ms (first call and loading apart)")
 
 
 def _notes(run: Run) -> Iterator[str]:

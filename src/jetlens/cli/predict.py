@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from jetlens.media.images import write_image
 from jetlens.media.jsonlines import JsonLines
 from jetlens.pipeline import Renderer, Result, StreamStats, predict_stream
 from jetlens.pipeline.inputs import Input, OutputNames, expand
+from jetlens.pipeline.totals import ClassTotals
 from jetlens.predictor import Predictor, Timings, load
 from jetlens.results import Classification, Detections, Prediction, Segmentation
 from jetlens.tasks.base import TaskOptions
@@ -188,8 +189,10 @@ class _Job:
             path = self.names.video(entry) if self.names else None
             sink = stack.enter_context(open_sink(path, info)) if path else None
             progress = stack.enter_context(StreamProgress(_plain(entry.name.rpartition("/")[2] or entry.name), info.frames))
+            totals = ClassTotals()
 
             def deliver(result: Result, drawn: Frame) -> None:
+                totals.add(result.prediction)
                 if sink is not None:
                     sink.write(drawn)
                 if self.lines is not None:
@@ -206,9 +209,17 @@ class _Job:
                 if path is not None:
                     print(f"jetlens: stopped; {path} holds the {progress.done} frames until then", file=sys.stderr)
                 raise
+        self.show_totals(totals)
         self.report(entry, info, stats, path, sink.note if sink is not None else "")
         if stats.ended_by is not None:
             raise stats.ended_by
+
+    def show_totals(self, totals: ClassTotals) -> None:
+        """Prints a segmentation's classes over all frames of a stream together."""
+        rows = totals.rows()
+        if rows and self.lines is None:
+            self.say(f"\nclasses over {totals.frames} frames")
+            Console(soft_wrap=False).print(_table([_class_row(row) | {"frames": str(row["frames"])} for row in rows]))
 
     def report(self, entry: Input, info: StreamInfo, stats: StreamStats, path: Path | None, note: str) -> None:
         """Prints what a stream came to; the average rate is the last line."""
@@ -251,10 +262,11 @@ def _rows(prediction: Prediction) -> list[dict[str, str]]:
             }
             for row in fields["detections"]
         ]
-    return [
-        {"class": str(row["class_id"]), "name": row["label"], "pixels": f"{row['pixels']:,}", "ratio": f"{row['ratio']:.4%}"}
-        for row in fields["classes"]
-    ]
+    return [_class_row(row) for row in fields["classes"]]
+
+
+def _class_row(row: Mapping[str, Any]) -> dict[str, str]:
+    return {"class": str(row["class_id"]), "name": row["label"], "pixels": f"{row['pixels']:,}", "ratio": f"{row['ratio']:.4%}"}
 
 
 def _table(rows: Sequence[dict[str, str]]) -> Table:

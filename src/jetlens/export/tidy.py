@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from jetlens.registry import resolve
+
 __all__ = ["infer_outputs", "keep_outputs", "tidy"]
 
 Shape = tuple[int, ...]
 _SMALL = 4096
+_SYMBOLIC_RESHAPE = 14
+"""Before this opset inference follows Reshape and Resize only where their target is a constant."""
+_ARITHMETIC = ("Shape", "Gather", "Slice", "Concat", "Unsqueeze", "Squeeze", "Cast", "Constant")
 
 
 def tidy(onnx: Any, model: Any) -> Any:
@@ -55,19 +60,58 @@ def _light(onnx: Any, model: Any) -> Any:
 
 
 def _shapes(onnx: Any, model: Any, batch: int) -> dict[str, Shape]:
-    """Every tensor's shape for a batch of a given size, where inference finds it."""
+    """Every tensor's shape for a batch of a given size, where it can be found."""
     light = _light(onnx, model)
     for row in light.graph.input:
         row.type.tensor_type.shape.dim[0].dim_value = batch
     for row in light.graph.output:
         row.type.tensor_type.ClearField("shape")
+    known = _known(onnx, light)
+    if max((row.version for row in model.opset_import if row.domain in ("", "ai.onnx")), default=0) < _SYMBOLIC_RESHAPE:
+        while _work_out(onnx, light, known):
+            known = _known(onnx, light)
+    return known
+
+
+def _known(onnx: Any, light: Any) -> dict[str, Shape]:
     graph = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
     known = {}
     for row in (*graph.input, *graph.value_info, *graph.output):
         dims = row.type.tensor_type.shape.dim
-        if all(dim.HasField("dim_value") for dim in dims):
+        if row.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
             known[row.name] = tuple(dim.dim_value for dim in dims)
     return known
+
+
+def _work_out(onnx: Any, light: Any, known: dict[str, Shape]) -> bool:
+    """Puts constants where the targets of Reshape and Resize follow from known shapes; whether there was one."""
+    graph = light.graph
+    values = {row.name: onnx.numpy_helper.to_array(row) for row in graph.initializer if row.raw_data and len(row.raw_data) <= _SMALL}
+    constants, found = set(values), False
+    for node in graph.node:
+        if node.op_type in _ARITHMETIC and all(name in values for name in node.input if name) and node.op_type != "Shape":
+            values[node.output[0]] = _computed(onnx, light, node, [values[name] for name in node.input])
+        elif node.op_type == "Shape" and node.input[0] in known and not node.attribute:
+            values[node.output[0]] = np.array(known[node.input[0]], np.int64)
+        elif node.op_type in _FIXES and node.input[-1] in values and node.input[-1] not in constants:
+            name = f"{node.output[0]}.target"
+            graph.initializer.append(onnx.numpy_helper.from_array(values[node.input[-1]], name))
+            node.input[len(node.input) - 1] = name
+            found = True
+    return found
+
+
+def _computed(onnx: Any, light: Any, node: Any, inputs: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """What a node of shape arithmetic answers."""
+    graph = onnx.helper.make_graph(
+        [node],
+        "shapes",
+        [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in node.input],
+        [onnx.helper.make_value_info(node.output[0], onnx.TypeProto())],
+    )
+    run = resolve("onnx.reference:ReferenceEvaluator")(onnx.helper.make_model(graph, opset_imports=light.opset_import))
+    answer: np.ndarray[Any, Any] = run.run(None, dict(zip(node.input, inputs, strict=True)))[0]
+    return answer
 
 
 def _fix_shapes(onnx: Any, model: Any) -> None:
