@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("jetlens.cli.inspect:command", "Show what a model file is, takes and answers."),
     "data": ("jetlens.cli.data:command", "Check a dataset, look at one, or write images of the orange line."),
     "deepstream": ("jetlens.cli.deepstream:command", "Write an nvinfer configuration, its graph and a pipeline for NVIDIA DeepStream."),
+    "learn": ("jetlens.cli.learn:app", "See on a picture what convolutions, activations and the like do."),
     "monitor": ("jetlens.cli.monitor:command", "Show what this machine is doing: load, memory, power, temperatures."),
     "doctor": ("jetlens.cli.doctor:command", "Show what this machine can run and how to get what is missing."),
 }
