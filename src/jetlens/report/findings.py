@@ -9,7 +9,7 @@ from jetlens.bench import figures
 from jetlens.bench.records import Run
 from jetlens.report.rows import Row, number
 
-__all__ = ["SOURCES", "THEORY", "headline", "results", "tensorrt", "warnings"]
+__all__ = ["SOURCES", "THEORY", "headline", "results", "row_of", "tensorrt", "warnings"]
 
 NOT_CLEAR = 1.05
 """Below this ratio two medians are called about equal."""
@@ -58,7 +58,7 @@ def headline(run: Run, found: Sequence[Row]) -> str:
     ties = [row.title for row in shown if row.rank == best.rank]
     names = best.title if len(ties) == 1 else f"{' and '.join(ties)} (a tie)"
     text = f"Fastest of those that passed: {names}, p50 {number(best.p50_ms, 'ms')}, {number(best.figures['images_per_s'])} images/s"
-    other = _row_of(found, run.reference)
+    other = row_of(found, run.reference)
     if other is not None and other is not best and best.p50_ms and other.p50_ms:
         text += f"; {number(other.p50_ms / best.p50_ms, digits=2)} times as fast as {other.title}"
     if refused:
@@ -84,7 +84,8 @@ def results(run: Run, found: Sequence[Row]) -> list[str]:
         name = scored[0].score[0] if scored[0].score else ""
         values = ", ".join(f"{row.title} {row.score[1]:.4f}" for row in scored if row.score)
         sentences.append(f"Accuracy ({name}): {values}.")
-    agreeing = [row for row in found if row.agreement and row.title != run.reference]
+    reference = row_of(found, run.reference)
+    agreeing = [row for row in found if row.agreement and row is not reference]
     if agreeing:
         values = ", ".join(f"{row.title} {row.agreement[1]:.2%}" for row in agreeing if row.agreement)
         sentences.append(f"Agreement with {run.reference or 'the reference'} on identical input: {values}.")
@@ -150,5 +151,6 @@ def _where(row: Row, other: Row) -> list[str]:
     ]
 
 
-def _row_of(found: Sequence[Row], title: str) -> Row | None:
+def row_of(found: Sequence[Row], title: str) -> Row | None:
+    """The row that a run names as its reference, if it is one of them."""
     return next((row for row in found if title and (row.title == title or title.startswith(f"{row.measurement.case.title} "))), None)

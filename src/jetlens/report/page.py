@@ -10,11 +10,12 @@ from jetlens import __version__
 from jetlens.bench.records import Run
 from jetlens.registry import require
 from jetlens.report.findings import SOURCES, THEORY
+from jetlens.report.markdown import plain, printable, table
 from jetlens.report.view import RunView, view
 
-__all__ = ["html_page", "markdown_page"]
+__all__ = ["html_page", "markdown_page", "render"]
 
-_TEMPLATE = Path(__file__).parents[1] / "assets" / "report" / "report.html.j2"
+_ASSETS = Path(__file__).parents[1] / "assets" / "report"
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C8C")
 """After Okabe and Ito: told apart by colour-blind eyes, on a light ground and on a dark one."""
@@ -33,55 +34,64 @@ def html_page(runs: Mapping[str, Run], verdicts: Mapping[str, Verdicts], trtexec
     Raises:
         MissingDependencyError: Jinja is not installed.
     """
-    jinja2 = require("jinja2", extra="report", why="the HTML page")
-    markupsafe = require("markupsafe", extra="report", why="the HTML page")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(_TEMPLATE.read_text("utf-8"))
     shown = []
     for name, run in runs.items():
         seen = view(run, name)
         content = {key: getattr(seen, key) for key in RunView.__slots__}
-        content["charts"] = [{"title": one.title, "svg": markupsafe.Markup(one.svg), "about": one.about} for one in seen.charts]
         content["verdicts"] = [{"css": "yes" if passed else "no", "line": line} for passed, line in verdicts.get(name, ())]
         content["verdicts"].append({"css": "", "line": seen.headline})
         shown.append(content)
-    text: str = template.render(
+    return render(
+        "report.html.j2",
         title=_title(runs),
         runs=shown,
-        version=__version__,
-        colours=COLOURS,
         theory=tuple(THEORY.items()),
         sources=tuple(SOURCES.items()),
         trtexec=[{"name": name, "facts": tuple(facts.items())} for name, facts in trtexec.items()],
     )
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of the package filled in: it has the pages' style and colours, and a filter ``drawn`` for our own SVG; all else is escaped.
+
+    Raises:
+        MissingDependencyError: Jinja is not installed.
+    """
+    jinja2 = require("jinja2", extra="report", why="the HTML page")
+    markupsafe = require("markupsafe", extra="report", why="the HTML page")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["drawn"] = markupsafe.Markup
+    rules = (f".c{i} {{ background: {c}; fill: {c}; }} svg .l{i} {{ stroke: {c}; }}" for i, c in enumerate(COLOURS))
+    style = markupsafe.Markup((_ASSETS / "report.css").read_text("utf-8") + "\n".join(rules))
+    text: str = environment.from_string((_ASSETS / template).read_text("utf-8")).render(style=style, version=__version__, **values)
     return text
 
 
 def markdown_page(runs: Mapping[str, Run], verdicts: Mapping[str, Verdicts], trtexec: Mapping[str, Mapping[str, str]]) -> str:
     """The same in Markdown, without charts and pictures; for the arguments see ``html_page``."""
-    parts = [f"# {_plain(_title(runs))}"]
+    parts = [f"# {plain(_title(runs))}"]
     for name, run in runs.items():
         seen = view(run, name)
-        parts.append(f"## {_plain(name)}")
-        parts += [f"**{_plain(line)}**" for _, line in verdicts.get(name, ())] + [_plain(seen.headline)]
-        parts += [f"- {_plain(line)}" for line in seen.warnings]
+        parts.append(f"## {plain(name)}")
+        parts += [f"**{plain(line)}**" for _, line in verdicts.get(name, ())] + [plain(seen.headline)]
+        parts += [f"- {plain(line)}" for line in seen.warnings]
         parts.append(
-            _table(
+            table(
                 (*_COLUMNS, seen.score_name, "agreement", "memory", "GPU memory", "energy", "what really ran"),
                 [_cells(row) for row in seen.rows],
             )
         )
-        parts.append(_plain(seen.caption))
+        parts.append(plain(seen.caption))
         if seen.deviations:
-            parts.append(f"### Deviation on identical input (sha256 {seen.input_sha256}, reference {_plain(seen.reference)})")
-            parts.append(_table(("case", *seen.deviation_names), [(title, *cells) for title, cells in seen.deviations]))
+            parts.append(f"### Deviation on identical input (sha256 {seen.input_sha256}, reference {plain(seen.reference)})")
+            parts.append(table(("case", *seen.deviation_names), [(title, *cells) for title, cells in seen.deviations]))
         if seen.answers:
             parts.append("### Predicted")
-            parts.append(_table(("case", *seen.answer_names), [(title, *cells) for title, cells in seen.answers]))
+            parts.append(table(("case", *seen.answer_names), [(title, *cells) for title, cells in seen.answers]))
         for engine in seen.engines:
-            parts.append(f"### Engine: {_plain(engine.title)}")
-            parts.append(_table(("fact", "value"), engine.facts))
-    parts += [f"## trtexec: {_plain(name)}\n\n{_table(('fact', 'value'), list(facts.items()))}" for name, facts in trtexec.items()]
+            parts.append(f"### Engine: {plain(engine.title)}")
+            parts.append(table(("fact", "value"), engine.facts))
+    parts += [f"## trtexec: {plain(name)}\n\n{table(('fact', 'value'), list(facts.items()))}" for name, facts in trtexec.items()]
     parts += _questions({name: view(run, name) for name, run in runs.items()})
     return "\n\n".join(parts) + "\n"
 
@@ -98,12 +108,10 @@ def _questions(shown: Mapping[str, RunView]) -> list[str]:
         parts.append(f"## {title}")
         for seen in shown.values():
             lines = [": ".join(line) if isinstance(line, tuple) else line for line in getattr(seen, key)]
-            parts.append("\n".join(f"- {_plain(line)}" for line in lines))
+            parts.append("\n".join(f"- {plain(line)}" for line in lines))
     parts += ["## 5. Sources", "\n".join(f"- {name}: {text}" for name, text in SOURCES.items()), "## To measure this again"]
     for seen in shown.values():
-        parts.append(
-            f"    {_printable(seen.command)}\n\n" + "\n".join(f"- {_plain(name)}: {_plain(value)}" for name, value in seen.identity)
-        )
+        parts.append(f"    {printable(seen.command)}\n\n" + "\n".join(f"- {plain(name)}: {plain(value)}" for name, value in seen.identity))
     return parts
 
 
@@ -115,21 +123,3 @@ def _cells(row: Any) -> tuple[str, ...]:
 def _title(runs: Mapping[str, Run]) -> str:
     models = dict.fromkeys(row.case.model.rsplit("/", 1)[-1] for run in runs.values() for row in run.measurements)
     return f"{', '.join(models) or 'nothing'}: speed with its proof"
-
-
-def _table(names: Sequence[str], content: Sequence[Sequence[str]]) -> str:
-    lines = [names, ["---"] * len(names), *content]
-    return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
-
-
-def _plain(text: str) -> str:
-    """A text in which Markdown and HTML find nothing to obey."""
-    line = _printable(text)
-    for mark, safe in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("`", "\\`"), ("[", "\\["), ("*", "\\*"), ("_", "\\_")):
-        line = line.replace(mark, safe)
-    return line
-
-
-def _printable(text: str) -> str:
-    """One line that no terminal obeys."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -18,7 +18,7 @@ from jetlens.device.sampling import Samples
 from jetlens.report import charts, findings
 from jetlens.report.rows import NOT_KNOWN, Row, number, rows
 
-__all__ = ["Chart", "Engine", "Picture", "RunView", "TableRow", "view"]
+__all__ = ["Chart", "Engine", "Picture", "RunView", "TableRow", "data_uri", "view"]
 
 _MOST_POINTS = 400
 _LOG_LINES = 40
@@ -255,9 +255,9 @@ def _pictures(run: Run, found: Sequence[Row]) -> list[tuple[str, tuple[Picture, 
             if index >= len(overlays):
                 continue
             same = index < len(differences) and _is_black(differences[index])
-            drawn.append(Picture(f"{row.title}{', the same drawing as the reference' if same else ''}", _data_uri(overlays[index])))
+            drawn.append(Picture(f"{row.title}{', the same drawing as the reference' if same else ''}", data_uri(overlays[index])))
             if index < len(differences) and not same:
-                drawn.append(Picture(f"{row.title}: difference from the reference's drawing, 8 times", _data_uri(differences[index])))
+                drawn.append(Picture(f"{row.title}: difference from the reference's drawing, 8 times", data_uri(differences[index])))
         shown.append((run.images[index] if index < len(run.images) else f"picture {index + 1}", tuple(drawn)))
     return shown
 
@@ -270,7 +270,8 @@ def _is_black(text: str) -> bool:
         return False
 
 
-def _data_uri(text: str) -> str:
+def data_uri(text: str) -> str:
+    """A picture in base64, of PNG or JPEG, as an address that holds it whole."""
     kind = "png" if text.startswith("iVBOR") else "jpeg"
     return f"data:image/{kind};base64,{text}"
 
