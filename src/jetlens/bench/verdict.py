@@ -54,7 +54,7 @@ def row_verdict(run: Run, row: Measurement, fps: float, p99_ms: float | None = N
     passed = p99 <= allowed and keeps_up and row.complete
     stages = {stage: time for stage, time in stage_medians(row).items() if stage in SCOPES[run.scope] or run.scenario != "single"}
     limit, time = max(stages.items(), key=lambda pair: pair[1], default=("compute", 0.0))
-    name = "p99" if enough else f"slowest of {len(times)}"
+    name = "p99" if enough else f"slowest of {len(times)}:"
     parts = [
         f"{fps:g} fps: {'YES' if passed else 'NO'}, {row.case.title}",
         f"{name} {p99:.2f} ms (allowed {allowed:.2f})",

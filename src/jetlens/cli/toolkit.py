@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, cast
 
 import typer
 
-from jetlens.cli.train import _train as train_and_show
+from jetlens.cli.train import train_and_show
 from jetlens.data import LAYOUTS
 from jetlens.data.layouts import Layout
 from jetlens.data.layouts.cifar10 import download

@@ -22,7 +22,7 @@ from jetlens.train import Progress as Event
 from jetlens.train import TrainConfig, train
 from jetlens.train.config import complete
 
-__all__ = ["command"]
+__all__ = ["command", "train_and_show"]
 
 Say = Callable[[Event], None]
 DATA, MODEL, LOOP, LESS, SEEN = "Data", "Network", "Loop", "Less memory", "Output"
@@ -116,7 +116,7 @@ def command(
     elif lr_range:
         _range(settings)
     else:
-        _train(settings)
+        train_and_show(settings)
 
 
 def _first() -> bool:
@@ -124,10 +124,15 @@ def _first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _train(settings: TrainConfig) -> None:
+def train_and_show(settings: TrainConfig) -> None:
+    """Trains, shows how far it is, and prints the checkpoint's path.
+
+    Raises:
+        UsageError: a checkpoint of that name is there already.
+    """
     kept = settings.output / f"{settings.run_name}.safetensors"
     if kept.exists() and not settings.resume:
-        raise UsageError(f"{kept} is there from an earlier run; go on with --resume, or give another --output or --name")
+        raise UsageError(f"{kept} is there from an earlier run; jetlens train --resume goes on with it, another --output begins anew")
     console = Console(stderr=True)
     if _first():
         what = f"{settings.samples} pictures of {settings.data}" if settings.data == "orange-line" else settings.data

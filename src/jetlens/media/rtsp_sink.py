@@ -71,7 +71,19 @@ class RtspSink:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Sends the frame that waits, says goodbye, and leaves a server that does not answer; closing twice is allowed."""
+        """Sends the frame that waits, says goodbye, and leaves a server that does not answer; closing twice is allowed.
+
+        Raises:
+            OutputError: of all frames none could be sent.
+        """
+        if self._ending:
+            return
+        self.discard()
+        if self.dropped and not self.sent:
+            raise OutputError(f"{self._address.name}: none of {self.dropped} frames could be sent: {self.reason or 'no answer'}")
+
+    def discard(self) -> None:
+        """Ends in the same way, whatever came of it: what was sent cannot be taken back."""
         with self._changed:
             self._ending = True
             self._changed.notify_all()
@@ -79,10 +91,6 @@ class RtspSink:
         with self._changed:
             self.dropped += self._newest is not None
             self._newest = None
-
-    def discard(self) -> None:
-        """The same: what was sent cannot be taken back."""
-        self.close()
 
     def _next(self) -> Frame | None:
         with self._changed:

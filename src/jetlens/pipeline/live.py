@@ -17,7 +17,7 @@ from jetlens.pipeline.adaptive import FULL, Between, Level
 from jetlens.pipeline.batching import Batcher, Pacer, Taken
 from jetlens.pipeline.capture import Capture, stream_names
 from jetlens.pipeline.inference import Inference, InFlight, PlainInference, largest_batch, may_run_at_once, open_inference
-from jetlens.pipeline.stages import Stage, run_stages
+from jetlens.pipeline.stages import DEPTH, Stage, run_stages
 from jetlens.pipeline.statistics import StageTimes, StreamStats
 from jetlens.pipeline.status import LiveStatus, Observer
 from jetlens.pipeline.stream import Result
@@ -26,8 +26,8 @@ from jetlens.results import Prediction
 
 __all__ = ["LiveOptions", "LivePipeline", "LiveResult"]
 
-DEPTH: Final = 1
-"""Batches that may wait before a stage: with cameras the pacer lets none wait."""
+CAMERA_DEPTH: Final = 1
+"""Batches that may wait before a stage where a camera is among the sources: the pacer lets hardly one wait."""
 CLOSING_S: Final = 1.2
 """How long sources may take to close; one that hangs is left behind."""
 SIGNALS_S: Final = 0.2
@@ -158,6 +158,7 @@ class LivePipeline:
         workers = {"infer": options.lanes} if several else {}
         self._pacer = Pacer(names, [workers.get(name, 1) for name in names])
         self._paced = any(capture.live for capture in self._captures)
+        self._depth = CAMERA_DEPTH if self._paced else DEPTH
         self._batcher = Batcher(
             self._captures,
             self._changed,
@@ -267,7 +268,7 @@ class LivePipeline:
 
     def _work(self, outcome: list[StreamStats | BaseException]) -> None:
         try:
-            outcome.append(run_stages(self._batches_in_turn(), self._stages, depth=DEPTH, threaded=self.threaded, name="collect"))
+            outcome.append(run_stages(self._batches_in_turn(), self._stages, depth=self._depth, threaded=self.threaded, name="collect"))
         except BaseException as error:
             outcome.append(error)
         finally:
@@ -288,7 +289,7 @@ class LivePipeline:
         sizes = [prod(source.info.size_hw) or prod(UNKNOWN_SIZE_HW) for source in self._sources]
         ahead = 1 + max(2, self.largest_batch)
         waiting = sum(pixels * (2 if capture.live else ahead) for pixels, capture in zip(sizes, self._captures, strict=True))
-        batches = 1 + sum(stage.workers + DEPTH for stage in self._stages)
+        batches = 1 + sum(stage.workers + self._depth for stage in self._stages)
         return 3 * (waiting + batches * self.largest_batch * max(sizes)) / 2**20
 
     def _batches_in_turn(self) -> Iterator[_Batch]:
