@@ -46,6 +46,7 @@ _WARM_UP_CAP_S = 8.0
 _AGREE = 1.10
 _BEFORE_BLOCK = 2  # calls that refill the caches after another process had its turn
 _OVERLAY_WIDTH = 480
+_READABLE_WIDTH = 240
 _MOST_RAW = 50_000
 _SEEN_CONFIDENCE = 0.01
 
@@ -199,7 +200,9 @@ class Work:
         for image in self._calls.images[:count]:
             prediction = self.predictor(image)
             predictions.append(prediction.to_dict())
-            drawn.append(_small_png(overlay.draw(image, prediction)))
+            # Words need room; boxes and masks fit the picture as it is only.
+            picture = _readable(image) if self.spec.task == "classification" else image
+            drawn.append(_small_png(overlay.draw(picture, prediction)))
         return predictions, drawn
 
     def memory(self, before_mib: float | None) -> Memory:
@@ -269,6 +272,12 @@ def _resized(spec: ModelSpec, size_hw: tuple[int, int] | None) -> ModelSpec:
 
 def _draw(image: Image, prediction: Any) -> object:
     return overlay.draw(image, prediction, out=image)
+
+
+def _readable(image: Image) -> Image:
+    """The picture, enlarged where words would cover it."""
+    factor = -(-_READABLE_WIDTH // image.shape[1])
+    return np.asarray(PillowImage.fromarray(image).resize((image.shape[1] * factor, image.shape[0] * factor))) if factor > 1 else image
 
 
 def _small_png(image: Image) -> str:
