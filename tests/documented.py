@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from conftest import SHARED
 from jetlens.cli import main
 from jetlens.data.orange_line import still
 from jetlens.media import open_sink, open_source
@@ -25,6 +24,7 @@ from jetlens.media.images import write_image
 __all__ = ["FOUND", "REAL_FILES", "ROOT", "Block", "blocks", "make_inputs", "run"]
 
 ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MARK = re.compile(r"<!-- not run by the tests(?: \(`([^`]+)`\))?: (\S.*?) -->")
 NEVER = {"pip install": "it changes the environment"}
