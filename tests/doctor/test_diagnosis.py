@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from boards import agx_xavier, orin_nano, write_files, write_program
 from jetlens import doctor, predictor
 from jetlens.cli import COMMANDS
+from jetlens.device.machine import Gpu, machine
 from jetlens.doctor import Check, abilities, diagnose, hardware, media, packages, probes, runtimes, toolkit
 from jetlens.doctor.check import Host, guarded
 from jetlens.doctor.probes import PROBES, ProbeError, probe
@@ -236,6 +238,27 @@ def test_a_board_without_jetpack(tmp_path: Path, shared_data: Path) -> None:
     assert not checks["NVENC"].ok
 
 
+def test_the_decoder_that_decoded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("av")
+    desktop = Host(facts=replace(machine(), gpus=(Gpu("NVIDIA H200", 143_771, "570.0", "9.0"),), jetson=None))
+    answers = {"nvv4l2decoder": "it needs GStreamer", "nvdec": "", "nvcodec": "it needs GStreamer"}
+    _answers(monkeypatch, {"decoders": answers})
+    assert (media.decoder(desktop).ok, media.decoder(desktop).found) == (True, "nvdec")
+    answers["nvdec"] = "invalid data"
+    assert (media.decoder(desktop).ok, media.decoder(desktop).found) == (False, "nvdec: invalid data")
+    assert "NVIDIA_DRIVER_CAPABILITIES" in media.decoder(desktop).remedy
+    _answers(monkeypatch, {"decoders": "crashed with SIGSEGV at its import or first use"})
+    assert "crashed with SIGSEGV" in media.decoder(desktop).found
+    assert not media.decoder(Host(facts=replace(machine(), gpus=(), jetson=None))).applies
+
+
+def test_each_decoder_is_asked_to_decode() -> None:
+    pytest.importorskip("av")
+    answers = probe("decoders")
+    assert list(answers) == ["nvv4l2decoder", "nvdec", "nvcodec"]
+    assert all(isinstance(why, str) and "\n" not in why for why in answers.values())
+
+
 def test_a_release_that_no_table_knows(tmp_path: Path) -> None:
     """JetPack 8 will come: its packages are asked, not a table of L4T."""
     write_files(
@@ -356,7 +379,8 @@ def test_operators_of_torchvision_are_tried_without_all_of_it(
 ) -> None:
     write_files(tmp_path, {"torchvision/__init__.py": "raise SystemError('all of it')", "torchvision/_C.so": ""})
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
     torch = _Torch(cuda, torchvision_cuda)
     assert said in probes._nms(torch, "cpu")
     assert bool(probes._nms(torch, "cpu")) == bool(said)

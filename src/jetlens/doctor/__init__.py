@@ -37,6 +37,7 @@ _CHECKS: dict[str, Callable[[Host], Check | Iterator[Check]]] = {
     "OpenCV": media.opencv,
     "PyAV": media.pyav,
     "GStreamer": media.gstreamer,
+    "video decoder": media.decoder,
     "NVENC": media.encoder,
     "cameras": hardware.cameras,
 }

@@ -9,7 +9,7 @@ from jetlens.doctor.probes import ProbeError, probe
 from jetlens.media.live.gstreamer import GSTREAMER_REMEDY
 from jetlens.registry import installed
 
-__all__ = ["encoder", "gstreamer", "opencv", "pyav"]
+__all__ = ["decoder", "encoder", "gstreamer", "opencv", "pyav"]
 
 _INSPECT_TIMEOUT_S = 20.0
 _ELEMENTS = {
@@ -83,6 +83,25 @@ def encoder(host: Host) -> Check:
         there = False
     found = "PyAV has h264_nvenc" if there else "no encoder that PyAV could use"
     return Check(name, there, found, "jetlens writes video with the processor either way", applies=False)
+
+
+def decoder(host: Host) -> Check:
+    """Whether videos and RTSP are decoded in hardware: each decoder is given a small H.264 video, which it must decode as software does."""
+    name = "video decoder"
+    if not host.has_gpu:
+        return Check(name, False, "no NVIDIA GPU", "video is decoded by the processor", applies=False)
+    if not installed("av"):
+        return Check(name, False, "PyAV is not installed", "no RTSP, and videos through OpenCV", "pip install 'jetlens[video]'")
+    try:
+        answers = probe("decoders")
+    except ProbeError as error:
+        return Check(name, False, f"does not work: {error}", "if a run ends so too, #decoder=av behind the video keeps to the processor")
+    works = [row for row, why in answers.items() if not why]
+    if works:
+        return Check(name, True, works[0], "H.264 and H.265 are decoded in hardware")
+    usual = "nvv4l2decoder" if host.facts.jetson else "nvdec"
+    remedy = "" if host.facts.jetson else "in a container set NVIDIA_DRIVER_CAPABILITIES=all: NVDEC is not among the usual ones"
+    return Check(name, False, f"{usual}: {answers[usual]}", "video is decoded by the processor, which takes its time", remedy)
 
 
 def _binding() -> Check:

@@ -13,13 +13,20 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from jetlens.backends.checks import reason
 from jetlens.doctor.onnx_bytes import doubling_model
+from jetlens.errors import JetlensError
+from jetlens.frame import Frame
+from jetlens.media.base import StreamInfo
+from jetlens.media.hardware import HARDWARE
 from jetlens.media.live.gstreamer import load_gstreamer
+from jetlens.media.sinks import open_video_sink
+from jetlens.media.sources import open_video
 from jetlens.registry import installed, require
 
 __all__ = ["PROBES", "ProbeError", "probe"]
@@ -27,6 +34,7 @@ __all__ = ["PROBES", "ProbeError", "probe"]
 _MARK = "jetlens-probe "
 _TIMEOUT_S = 120.0
 _FATAL_ONLY = 4
+_VIDEO_HW, _VIDEO_FRAMES = (256, 256), 10
 _NUMPY_2 = "compiled using NumPy 1.x cannot be run"
 # Providers that are no processor of this machine.
 _NOT_HERE = ("AzureExecutionProvider",)
@@ -166,6 +174,26 @@ def _av() -> dict[str, Any]:
     return {"version": str(av.__version__), "h264": "libx264" in av.codecs_available, "nvenc": "h264_nvenc" in av.codecs_available}
 
 
+def _decoders() -> dict[str, Any]:
+    """Why each hardware decoder does not decode a small video, or an empty text where it does."""
+    with TemporaryDirectory() as folder:
+        video = Path(folder) / "probe.mp4"
+        with open_video_sink(video, StreamInfo(_VIDEO_HW, 30.0, None, "", ""), "av") as sink:
+            for index in range(_VIDEO_FRAMES):
+                picture = np.full((*_VIDEO_HW, 3), 20 * index, np.uint8)
+                sink.write(Frame(picture, index, index / 30, 0.0, "probe"))
+        return {name: _decodes(video, name) for name in HARDWARE}
+
+
+def _decodes(video: Path, name: str) -> str:
+    try:
+        with open_video(video, "the trial", name) as source:
+            count = sum(1 for _ in source)
+    except JetlensError as error:
+        return str(error).partition("cannot be used: ")[2] or str(error)
+    return "" if count == _VIDEO_FRAMES else f"{count} of {_VIDEO_FRAMES} frames came out"
+
+
 def _gi() -> dict[str, Any]:
     return {"version": str(load_gstreamer("appsink", "reading CSI cameras").version_string())}
 
@@ -186,6 +214,7 @@ PROBES: Mapping[str, Callable[[], dict[str, Any]]] = {
     "tensorrt": _tensorrt,
     "cv2": _cv2,
     "av": _av,
+    "decoders": _decoders,
     "gi": _gi,
 }
 

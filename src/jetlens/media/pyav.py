@@ -11,7 +11,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from jetlens.errors import OutputError, VideoError
 from jetlens.frame import Frame, Image
 from jetlens.media.base import StreamInfo, finish, frame_rate, scratch_path
 from jetlens.media.containers import CONTAINERS, check_video_file
+from jetlens.media.hardware import Choice, Decoding
 from jetlens.ops.buffers import BufferPool
 from jetlens.registry import require
 
@@ -95,19 +96,24 @@ class _Damage:
 
 
 class PyAvSource:
-    """A local video file, decoded by FFmpeg to RGB in presentation order, turned upright; missing colour tags count as BT.601.
+    """A local video file, decoded to RGB in presentation order, turned upright; missing colour tags count as BT.601.
 
-    FFmpeg is told the container that the first bytes name and may open nothing but this file.
+    FFmpeg reads it, is told the container that the first bytes name and may open nothing but this file; it decodes too, unless hardware does.
+
+    Args:
+        decoder: a name of HARDWARE, SOFTWARE, or None for hardware that passes its trial, else software.
     """
 
-    def __init__(self, path: Path, name: str | None = None) -> None:
-        av = require("av", extra="video", why="reading video")
+    def __init__(self, path: Path, name: str | None = None, decoder: str | None = None) -> None:
+        self._av = av = require("av", extra="video", why="reading video")
         self._name = name or str(path)
+        self._choice = Choice(decoder)
         self._pool = BufferPool()
         self._error: type[Exception] = av.error.FFmpegError
         demuxer, self._problem = check_video_file(path)
         # FFmpeg up to 7 crashes when its MPEG-PS demuxer, which knows no references to other files, gets this option.
         options = {} if demuxer == "mpeg" else {"protocol_whitelist": "file"}
+        self._decoding: Decoding | None = None
         try:
             self._container = av.open(f"file:{path.absolute()}", format=demuxer, options=options)
         except (self._error, OSError, ValueError) as error:
@@ -115,7 +121,7 @@ class PyAvSource:
         try:
             self._prepare(demuxer)
         except BaseException:
-            self._container.close()
+            self.close()
             raise
 
     def _prepare(self, demuxer: str) -> None:
@@ -134,20 +140,23 @@ class PyAvSource:
         context.thread_type = "SLICE"
         rate = stream.average_rate or stream.guessed_rate
         self._fps = float(rate) if rate else 0.0
+        # AVI keeps no presentation times, and what FFmpeg puts in their place jumps back and forth where frames are reordered (H.264).
+        self._by_decoder = demuxer == "avi"
         self._damage = _Damage()
-        self._frames = self._decoded()
+        self._decoding = Decoding(self._av, stream, self._name, self._choice)
+        self._frames = self._decoded(self._decoding)
         self._first = next(self._frames, None)
         if self._first is None:
             raise VideoError(f"{self._name}: no frame of it can be decoded" + self._because())
         self._converter = self._new_converter(self._first)
-        self._start_s = self._first.time or 0.0
+        self._start_s = self._seconds(self._first) or 0.0
         shown_hw = (self._first.height, self._first.width)
         self._info = StreamInfo(
             size_hw=shown_hw[::-1] if _TRANSPOSE in self._converter.key[2] else shown_hw,
             fps=self._fps,
             frames=stream.frames or None,
             name=self._name,
-            decoder=f"pyav {context.name}",
+            decoder=self._decoding.description,
         )
 
     @property
@@ -160,7 +169,8 @@ class PyAvSource:
         frame, self._first = self._first, None
         while frame is not None:
             if index:  # damaged streams repeat times or lack them
-                now_s = -1.0 if frame.time is None else frame.time - self._start_s
+                seconds = self._seconds(frame)
+                now_s = -1.0 if seconds is None else seconds - self._start_s
                 pts_s = now_s if now_s > pts_s else pts_s + period_s
             yield Frame(self._image(frame), index, pts_s, time.monotonic(), self._name)
             index += 1
@@ -169,7 +179,13 @@ class PyAvSource:
         if reason:
             raise VideoError(f"{self._name}: {index} frames decoded up to {pts_s:.2f} s, but the file is cut or damaged: {reason}")
 
-    def _decoded(self) -> Iterator[Any]:
+    def _seconds(self, frame: Any) -> float | None:
+        """When a frame is shown; None where the file does not say."""
+        if self._by_decoder:
+            return None if frame.dts is None else float(frame.dts * frame.time_base)
+        return cast("float | None", frame.time)
+
+    def _decoded(self, decoding: Decoding) -> Iterator[Any]:
         """Every frame that decodes, whatever lies between; what does not is counted."""
         packets = self._container.demux(self._stream)
         while True:
@@ -182,10 +198,10 @@ class PyAvSource:
                 packet = None
             try:
                 if packet is None:
-                    yield from self._checked(self._stream.codec_context.decode(None))
+                    yield from self._checked(decoding.decode(None))
                     return
                 self._damage.packets += bool(packet.is_corrupt)
-                yield from self._checked(packet.decode())
+                yield from self._checked(decoding.decode(packet))
             except EOFError:  # the decoder was flushed by the demuxer's last, empty packet
                 return
             except (self._error, ValueError) as error:
@@ -206,7 +222,8 @@ class PyAvSource:
     def _new_converter(self, frame: Any) -> _Converter:
         # Pictures that are RGB already would be handed on as the decoder's own memory: one lossless step makes them ours.
         own: tuple[tuple[str, str | None], ...] = (("format", "gbrp"),) if frame.format.name == "rgb24" else ()
-        return _Converter((frame.height, frame.width), frame.format.name, (*_orientation(frame), *own, ("format", "rgb24")))
+        turned = _orientation(frame if self._decoding is None else self._decoding.marked(frame))
+        return _Converter((frame.height, frame.width), frame.format.name, (*turned, *own, ("format", "rgb24")))
 
     def _image(self, frame: Any) -> Image:
         """The frame's pixels: FFmpeg's own memory where its rows have no gaps, else copied into the pool's."""
@@ -229,7 +246,9 @@ class PyAvSource:
         return f": {reason}" if reason else ""
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the file and frees the decoder."""
+        if self._decoding is not None:
+            self._decoding.close()
         self._container.close()
 
     def __enter__(self) -> PyAvSource:

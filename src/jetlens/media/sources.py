@@ -11,11 +11,12 @@ from jetlens.errors import InputError, UsageError
 from jetlens.imagefile import IMAGE_SUFFIXES
 from jetlens.media.base import Source
 from jetlens.media.containers import VIDEO_SUFFIXES, sniff_container
+from jetlens.media.hardware import SOFTWARE, split_decoder
 from jetlens.media.images import ImageFilesSource
 from jetlens.media.live.address import shown
 from jetlens.registry import Table, installed
 
-__all__ = ["DECODERS", "SOURCES", "is_video", "list_files", "open_source", "open_video", "scheme_of"]
+__all__ = ["DECODERS", "SOURCES", "is_camera", "is_video", "list_files", "open_source", "open_video", "scheme_of"]
 
 SOURCES: Final = Table(
     "source",
@@ -30,10 +31,11 @@ SOURCES: Final = Table(
     },
 )
 """Schemes of addresses, ``SCHEME://...``, to what takes the whole address and opens it."""
-DECODERS: Final = Table("video decoder", {"av": "jetlens.media.pyav:PyAvSource", "cv2": "jetlens.media.opencv:OpenCvSource"})
-"""Packages that decode video, the preferred one first."""
+DECODERS: Final = Table("video decoder", {SOFTWARE: "jetlens.media.pyav:PyAvSource", "cv2": "jetlens.media.opencv:OpenCvSource"})
+"""Packages that decode video, the preferred one first; the first reads files for the decoders of ``HARDWARE`` too."""
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)
 _CAMERA: Final = re.compile(r"(?:/dev/video)?[0-9]{1,3}")
+_NO_CHOICE: Final = "#decoder= stands behind one video file or an rtsp:// address, and this is neither"
 _FOLDER_SUFFIXES: Final = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
@@ -41,6 +43,11 @@ def scheme_of(text: str) -> str:
     """The scheme of an address in lower case; an empty text for a file that is there and for anything without one."""
     found = _SCHEME.match(text)
     return "" if found is None or Path(text).exists() else found[1].lower()
+
+
+def is_camera(text: str) -> bool:
+    """Whether it names a camera of this machine: ``0`` or ``/dev/video0``, and no file of that name."""
+    return _CAMERA.fullmatch(text) is not None and not Path(text).is_file()
 
 
 def is_video(path: Path) -> bool:
@@ -93,14 +100,17 @@ def _natural(path: Path) -> tuple[tuple[int, str], ...]:
 
 
 def open_video(path: Path, name: str | None = None, decoder: str | None = None) -> Source:
-    """Opens a local video file with PyAV, or with OpenCV where PyAV is not installed.
+    """Opens a local video file with PyAV, in hardware where that decodes it, or with OpenCV where PyAV is not installed.
 
     Raises:
         VideoError: it is no video, or no frame of it decodes.
-        MissingDependencyError: neither is installed.
+        MissingDependencyError: neither is installed, or the decoder that was asked for is not here.
+        UnknownNameError: no decoder has this name.
     """
-    chosen = decoder or next((package for package in DECODERS if installed(package)), next(iter(DECODERS)))
-    source: Source = DECODERS.load(chosen)(path, name)
+    package = next((package for package in DECODERS if installed(package)), SOFTWARE)
+    if decoder is not None:
+        package = decoder if decoder in DECODERS else SOFTWARE
+    source: Source = DECODERS.load(package)(path, name, *([] if package == "cv2" else [decoder]))
     return source
 
 
@@ -109,16 +119,23 @@ def open_source(uri: str | Path, *, decoder: str | None = None) -> Source:
 
     Cameras are live: they connect when they are iterated, come back by themselves and never end (``jetlens.media.live``).
 
+    Args:
+        decoder: of a video file: a name of ``DECODERS`` or ``HARDWARE``, also given as ``line.mp4#decoder=av``; None chooses.
+
     Raises:
         InputError: nothing is there, or it cannot be used.
         UsageError: an address of a kind that cannot be opened.
     """
-    text = str(uri)
+    address = str(uri)
+    text, asked = split_decoder(address)
     scheme = scheme_of(text)
-    if _CAMERA.fullmatch(text) and not Path(text).is_file():
+    if is_camera(text):
         scheme, text = "v4l2", f"v4l2:///dev/video{int(text.removeprefix('/dev/video'))}"
     if scheme in SOURCES:
-        source: Source = SOURCES.load(scheme)(text)
+        by_network = scheme.startswith("rtsp")
+        if asked and not by_network:
+            raise UsageError(f"{shown(text)}: {_NO_CHOICE}")
+        source: Source = SOURCES.load(scheme)(address if by_network else text)
         return source
     if scheme:
         raise UsageError(
@@ -127,7 +144,9 @@ def open_source(uri: str | Path, *, decoder: str | None = None) -> Source:
         )
     files = list_files(text)
     if len(files) == 1 and is_video(files[0]):
-        return open_video(files[0], text, decoder)
+        return open_video(files[0], text, asked or decoder)
+    if asked and files[0].exists():
+        raise UsageError(f"{text}: {_NO_CHOICE}")
     images = [file for file in files if not is_video(file)]
     if not images:
         raise InputError(f"{text}: {len(files)} videos; open them one at a time")

@@ -1,4 +1,4 @@
-"""RTSP over TCP through PyAV: FFmpeg may speak nothing but RTSP, and is never waited for without a limit."""
+"""RTSP over TCP through PyAV, decoded in hardware where that works: FFmpeg may speak nothing but RTSP, and is never waited for without a limit."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import time
 from contextlib import suppress
 from typing import Any, Final
 
-from jetlens.errors import VideoError
+from jetlens.errors import UsageError, VideoError
 from jetlens.frame import Image
+from jetlens.media.hardware import Choice, Decoding, split_decoder
 from jetlens.media.live.address import Address, parse_address
 from jetlens.media.live.source import REFUSED, Damaged, Limits, LiveSource, Picture, Timing
 from jetlens.registry import installed, require
@@ -18,6 +19,7 @@ _PORTS: Final = {"rtsp": 554, "rtsps": 322}
 _PROTOCOLS: Final = "rtsp,rtp,udp,tcp,tls"
 _MAX_PIXELS: Final = 33_177_600
 _MOST_TIMES: Final = 256
+_PATIENCE_S: Final = 0.01
 _OPTIONS: Final = {
     "protocol_whitelist": _PROTOCOLS,
     "rtsp_transport": "tcp",
@@ -34,7 +36,7 @@ class RtspConnection:
 
     fps = 0.0
 
-    def __init__(self, address: Address, limits: Limits) -> None:
+    def __init__(self, address: Address, limits: Limits, choice: Choice) -> None:
         av = require("av", extra="video", why="reading rtsp://")
         self._name = address.name
         self._error: type[Exception] = av.error.FFmpegError
@@ -50,13 +52,18 @@ class RtspConnection:
                 raise VideoError(f"{self._name}: the camera sends no picture stream that can be decoded")
             self._stream = streams[0]
             self._stream.codec_context.thread_type = "SLICE"
+            self._decoding = Decoding(av, self._stream, self._name, choice, _PATIENCE_S)
         except BaseException:
             self._container.close()
             raise
-        self.decoder = f"pyav {self._stream.codec_context.name}"
         self._packets = self._container.demux(self._stream)
         self._decoded: list[Any] = []
         self._stall_s = limits.stall_s
+
+    @property
+    def decoder(self) -> str:
+        """What turns packets into pictures."""
+        return self._decoding.description
 
     def read(self) -> Picture | Damaged | None:
         """The next picture; blocks at most for the limit of a stall."""
@@ -79,7 +86,7 @@ class RtspConnection:
         if frame.is_corrupt or frame.width * frame.height > _MAX_PIXELS:
             self._damaged = True
             return Damaged(f"{self._name}: a picture is damaged")
-        if self._damaged and not frame.key_frame:
+        if not self._decoding.is_key(frame) and self._damaged:
             return Damaged(f"{self._name}: a picture refers to a damaged one") if self._joined else None
         try:
             image: Image = frame.to_ndarray(format="rgb24")
@@ -96,7 +103,7 @@ class RtspConnection:
             while len(self._arrivals) > _MOST_TIMES:
                 del self._arrivals[next(iter(self._arrivals))]
         try:
-            self._decoded = packet.decode()
+            self._decoded = self._decoding.decode(packet)
         except (self._error, ValueError):
             self._damaged = True
             return Damaged(f"{self._name}: a picture cannot be decoded")
@@ -106,7 +113,8 @@ class RtspConnection:
         return None
 
     def close(self) -> None:
-        """Says goodbye to the camera."""
+        """Frees the decoder and says goodbye to the camera."""
+        self._decoding.close()
         with suppress(self._error, OSError):
             self._container.close()
 
@@ -125,13 +133,16 @@ def _said(error: Exception) -> str:
 
 
 def rtsp_source(uri: str, *, timing: Timing | None = None) -> LiveSource:
-    """A camera by its address, ``rtsp://[USER:PASSWORD@]HOST[:PORT]/PATH``; nothing is asked before it is iterated.
+    """A camera by its address, ``rtsp://[USER:PASSWORD@]HOST[:PORT]/PATH[#decoder=NAME]``; nothing is asked before it is iterated.
 
     Raises:
-        UsageError: the address is malformed.
+        UsageError: the address is malformed, or no decoder has this name.
         MissingDependencyError: PyAV is not installed.
     """
-    address = parse_address(uri, _PORTS)
+    place, asked = split_decoder(uri)
+    if asked == "cv2":
+        raise UsageError("rtsp:// is not read by OpenCV: leave #decoder=cv2 away")
+    address, choice = parse_address(place, _PORTS), Choice(asked)
     if not installed("av"):
         require("av", extra="video", why="reading rtsp://")
-    return LiveSource(address.name, lambda limits: RtspConnection(address, limits), timing=timing)
+    return LiveSource(address.name, lambda limits: RtspConnection(address, limits, choice), timing=timing)
