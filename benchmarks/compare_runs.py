@@ -1,9 +1,12 @@
 """How often `jetlens compare` cries change over separately taken runs of one case, and how often it finds an injected slowdown.
 
-    python benchmarks/compare_runs.py --model orange-grade --backend onnxruntime --runs 24 --output benchmarks/results/compare-runs.json
-    python benchmarks/compare_runs.py --from benchmarks/results/compare-runs.json
+    python benchmarks/compare_runs.py --output benchmarks/results/compare_runs.json     # 20 pairs; about 5 minutes, 12 at most
+    python benchmarks/compare_runs.py --from benchmarks/results/compare_runs.json
 
-Every run starts a process of its own. The file keeps every call's time, so that the counts can be computed again.
+Every run starts a process of its own and lasts as long as one of `jetlens bench`; no run is in two pairs. A pair that compare refuses, because
+the machine was too busy or its clocks changed, is counted as refused and another one is taken, until there are enough or the time is up.
+Exit code 0 if change was cried at most once in 20 pairs and the slowdown was found at least 19 times in 20, 3 if not, or if pairs are missing.
+The file keeps every call's time, so that the counts can be computed again.
 """
 
 from __future__ import annotations
@@ -12,32 +15,48 @@ import argparse
 import itertools
 import json
 import os
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 from jetlens.atomic import write_atomic
-from jetlens.bench.compare import compare_rows
+from jetlens.bench.compare import RowComparison, compare_rows
 from jetlens.bench.inputs import find_pictures
 from jetlens.bench.records import Block, Case, Measurement
 from jetlens.bench.runner import Plan, measure
 from jetlens.device import cpu_model
+from jetlens.errors import JetlensError
 from jetlens.predictor import model_path
 from jetlens.spec import read_model
 
 SLOWER = 1.10
 PICTURES = 16
+SHARE = 20
 
 
-def take(model: str, backend: str, runs: int, blocks: int, block_s: float) -> list[Measurement]:
-    path = model_path(model)
+def take(options: argparse.Namespace) -> list[Measurement]:
+    """Runs, the two of a pair one after the other."""
+    path = model_path(options.model)
     pictures = find_pictures(read_model(path)[1], None, None, PICTURES)
-    case = Case(model, backend, "fp32")
-    rows = []
-    for number in range(runs):
-        run = measure(Plan((case,), {case: path}, pictures, blocks=blocks, block_s=block_s, threads=1))
-        rows.append(run.measurements[0])
-        print(f"run {number + 1} of {runs}, load {os.getloadavg()[0]:.1f}", flush=True)
+    case = Case(options.model, options.backend, "fp32")
+    plan = Plan((case,), {case: path}, pictures, blocks=options.blocks, block_s=options.block_seconds, threads=1)
+    rows: list[Measurement] = []
+    began, compared = time.monotonic(), 0
+    while compared < options.pairs and time.monotonic() - began < 60 * options.minutes:
+        pair = [measure(plan).measurements[0] for _ in range(2)]
+        for row in pair:
+            if row.refused:
+                raise SystemExit(f"{case.title}: {row.refused}")
+        rows += pair
+        about = change(*pair)
+        compared += not about.refused
+        print(f"pair {len(rows) // 2}: {about.refused or about.change} ({about.ratio:.3f}), load {os.getloadavg()[0]:.1f}", flush=True)
     return rows
+
+
+def change(first: Measurement, second: Measurement) -> RowComparison:
+    return compare_rows(first, second, "answer", "single", PICTURES)
 
 
 def slowed(row: Measurement, factor: float) -> Measurement:
@@ -57,17 +76,32 @@ def kept_of(block: Block) -> dict[str, object]:
     return {"answers_ms": answers, "yardstick_ms": min(block.yardstick_ms)}
 
 
-def counts(rows: list[Measurement]) -> dict[str, str]:
-    """Over all ordered pairs, and over pairs of runs that no other pair shares."""
+def read(path: Path) -> tuple[dict[str, str], list[Measurement]]:
+    """The case and the runs of a file."""
+    content = json.loads(path.read_text())
+    case = Case(content["model"], content["backend"], "fp32")
+
+    def block(kept: dict) -> Block:
+        return Block(0.0, 0.0, len(kept["answers_ms"]), tuple(kept["answers_ms"]), yardstick_ms=(kept["yardstick_ms"],))
+
+    return content, [Measurement(case, planned=len(row), blocks=tuple(block(kept) for kept in row)) for row in content["runs"]]
+
+
+def counts(rows: list[Measurement]) -> dict[str, dict[str, int]]:
+    """Over pairs that share no run, and over every ordered pair of two runs, which says more and is not independent."""
     found = {}
-    disjoint = [pair for i in range(0, len(rows) - 1, 2) for pair in ((rows[i], rows[i + 1]), (rows[i + 1], rows[i]))]
-    for name, pairs in (("all pairs", list(itertools.permutations(rows, 2))), ("neighbours", disjoint)):
-        plain = [compare_rows(a, b, "answer", "single", PICTURES).change for a, b in pairs]
-        injected = [compare_rows(a, slowed(b, SLOWER), "answer", "single", PICTURES).change for a, b in pairs]
-        compared = sum(change != "not comparable" for change in plain)
-        found[f"{name}: cried change"] = f"{sum(change in ('slower', 'faster') for change in plain)}/{compared}"
-        found[f"{name}: found 10 % slower"] = f"{sum(change == 'slower' for change in injected)}/{compared}"
-        found[f"{name}: refused, clocks or a busy machine"] = f"{len(pairs) - compared}/{len(pairs)}"
+    for name, pairs in (
+        ("separate pairs", list(zip(rows[::2], rows[1::2], strict=False))),
+        ("all pairs", list(itertools.permutations(rows, 2))),
+    ):
+        plain = [change(a, b) for a, b in pairs]
+        injected = [change(a, slowed(b, SLOWER)) for (a, b), answer in zip(pairs, plain, strict=True) if not answer.refused]
+        found[name] = {
+            "compared": len(injected),
+            "refused": len(pairs) - len(injected),
+            "cried change": sum(answer.change in ("slower", "faster") for answer in plain),
+            "found 10 % slower": sum(answer.change == "slower" for answer in injected),
+        }
     return found
 
 
@@ -75,35 +109,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="orange-grade")
     parser.add_argument("--backend", default="onnxruntime")
-    parser.add_argument("--runs", type=int, default=24)
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--minutes", type=float, default=11.0, help="no pair begins later")
     parser.add_argument("--blocks", type=int, default=10)
-    parser.add_argument("--block-seconds", type=float, default=0.2)
+    parser.add_argument("--block-seconds", type=float, default=0.5)
     parser.add_argument("--from", dest="source", type=Path)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     if options.source:
-        kept = json.loads(options.source.read_text())
-        rows = [
-            Measurement(
-                Case(kept["model"], kept["backend"], "fp32"),
-                planned=len(blocks),
-                blocks=tuple(
-                    Block(0.0, 0.0, len(block["answers_ms"]), tuple(block["answers_ms"]), yardstick_ms=(block["yardstick_ms"],))
-                    for block in blocks
-                ),
-            )
-            for blocks in kept["runs"]
-        ]
+        about, rows = read(options.source)
     else:
-        rows = take(options.model, options.backend, options.runs, options.blocks, options.block_seconds)
+        about, rows = {"model": options.model, "backend": options.backend, "cpu": cpu_model()}, take(options)
     result = counts(rows)
-    for name, value in result.items():
-        print(f"{name}: {value}")
-    if options.output:
+    for name, values in result.items():
+        print(f"{name}: {', '.join(f'{key} {value}' for key, value in values.items())}")
+    if options.output and not options.source:
         runs = [[kept_of(block) for block in row.blocks] for row in rows]
-        about = {"cpu": cpu_model(), "model": options.model, "backend": options.backend, "counts": result}
-        write_atomic(options.output, json.dumps({**about, "runs": runs}, separators=(",", ":")).encode())
+        content = {**about, "block_seconds": options.block_seconds, "counts": result, "runs": runs}
+        write_atomic(options.output, json.dumps(content, separators=(",", ":")).encode())
+    separate = result["separate pairs"]
+    compared = separate["compared"]
+    good = SHARE * separate["cried change"] <= compared and SHARE * separate["found 10 % slower"] >= (SHARE - 1) * compared
+    if compared < options.pairs:
+        print(f"{compared} pairs compared, {options.pairs} asked for: a quieter machine is needed")
+    elif not good:
+        print("FAILED: change cried more than once in 20, or the slowdown missed more than once in 20")
+    if compared < options.pairs or not good:
+        sys.exit(3)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (JetlensError, OSError) as error:
+        sys.exit(f"error: {error}")

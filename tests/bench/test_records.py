@@ -69,6 +69,19 @@ def test_rows_whose_intervals_overlap_are_ties() -> None:
     assert figures.ties(made) == {0: 1, 1: 1, 2: 3}
 
 
+def test_no_two_ranks_overlap() -> None:
+    """A chain: the second overlaps both neighbours, and its noise may put it before the first or behind the third."""
+
+    def row(name: str, *ms: float) -> object:
+        return measurement(*(block(*ms) for _ in range(5)), case=Case("m", name, "fp32"))
+
+    made = run(row("openvino", 5.0), row("onnxruntime", 5.17), row("pytorch", 5.34), row("tensorrt", 6.0))  # type: ignore[arg-type]
+    intervals = [figures.undisturbed(row, "answer", "single", 2).interval_ms for row in made.measurements]
+    assert intervals[0][1] > intervals[1][0]
+    assert intervals[0][1] < intervals[2][0] < intervals[1][1]
+    assert figures.ties(made) == {0: 1, 1: 1, 2: 1, 3: 4}
+
+
 def test_a_refused_row_has_no_rank() -> None:
     made = run(measurement(block(5.0), gates=(Gate("numeric", False, "off by 3"),)))
     assert figures.ties(made) == {}

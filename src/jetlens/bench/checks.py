@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageChops
 
+from jetlens.bench.labelled import keep
 from jetlens.bench.records import Case, Gate, Measurement
 from jetlens.bench.taps import LOGITS
 from jetlens.deviation import DARKER, judge
+from jetlens.evaluate import ORANGE_LINE, dataset
 from jetlens.spec import ModelSpec
 
 __all__ = ["Checks", "Labelled", "Reference", "difference"]
@@ -71,6 +73,7 @@ class Checks:
     labelled: Labelled | None = None
     recorded: Mapping[str, float] = field(default_factory=dict)
     reference: Reference | None = None
+    _drawn: tuple[Path, str] | None = None  # a run's folder of drawn pictures, and their hash
 
     @property
     def title(self) -> str:
@@ -81,7 +84,7 @@ class Checks:
         """Keeps the outputs and the accuracy of the reference."""
         outputs, digest = _outputs(ask, folder)
         darker, _ = _outputs(ask, folder, DARKER)
-        accuracy, intervals = self._score(ask)
+        accuracy, intervals = self._score(ask, folder)
         _, overlays = ask("drawings", count=DRAWN)
         precision = row.facts.precision if row.facts else ""
         self.reference = Reference(row.case, precision, digest, outputs, darker, accuracy, intervals, tuple(overlays))
@@ -104,15 +107,23 @@ class Checks:
         intervals: Mapping[str, tuple[float, float]] = {}
         if self.labelled is not None and all(gate.passed for gate in gates):
             own = reference is not None and reference.case == row.case
-            accuracy, intervals = (reference.accuracy, reference.intervals) if own and reference else self._score(ask)
+            accuracy, intervals = (reference.accuracy, reference.intervals) if own and reference else self._score(ask, folder)
             gates.append(self._accuracy_gate(accuracy))
         return {"input_sha256": digest, "deviation": deviation, "accuracy": accuracy, "intervals": intervals, "gates": tuple(gates)}
 
-    def _score(self, ask: Callable[..., Any]) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-        if self.labelled is None:
+    def _score(self, ask: Callable[..., Any], folder: Path) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+        asked = self.labelled
+        if asked is None:
             return {}, {}
-        metrics, intervals = ask("score", data=self.labelled.data, count=self.labelled.count, layout=self.labelled.layout)
+        drawn = self._draw(asked, folder / "labelled") if asked.data == ORANGE_LINE else None
+        metrics, intervals = ask("score", data=asked.data, count=asked.count, layout=asked.layout, drawn=drawn)
         return metrics, {name: (low, high) for name, (low, high) in intervals.items()}
+
+    def _draw(self, asked: Labelled, folder: Path) -> tuple[str, str]:
+        """The folder and the hash of the pictures; drawing takes each process longer than scoring them, so they are drawn once a run."""
+        if self._drawn is None or self._drawn[0] != folder:
+            self._drawn = folder, keep(dataset(asked.data, self.spec, asked.count, layout=asked.layout), folder)
+        return str(folder), self._drawn[1]
 
     def _accuracy_gate(self, accuracy: Mapping[str, float]) -> Gate:
         metric = HEADLINES[self.spec.task]

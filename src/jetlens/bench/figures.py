@@ -167,18 +167,17 @@ def noise(row: Measurement, scope: Scope, scenario: str = "single") -> float:
 
 
 def ties(run: Run) -> dict[int, int]:
-    """For each measured row its rank by undisturbed latency, 1 the fastest; rows whose intervals overlap that of the first of their rank share it."""
-    found: list[tuple[float, tuple[float, float], int]] = []
+    """For each measured row its rank by undisturbed latency, 1 the fastest; rows that a chain of overlapping intervals joins share one."""
+    found: list[tuple[float, float, int]] = []
     for number, row in enumerate(run.measurements):
         if any(block.calls_ms for block in row.blocks) and not row.refused:
-            latency = undisturbed(row, run.scope, run.scenario, len(run.images))
-            found.append((latency.log_ms, latency.interval_ms, number))
+            found.append((*undisturbed(row, run.scope, run.scenario, len(run.images)).interval_ms, number))
     ranks: dict[int, int] = {}
-    leader: tuple[float, float] | None = None
-    rank = 0
-    for place, (_, interval, number) in enumerate(sorted(found), 1):
-        if leader is None or interval[0] > leader[1]:
-            leader, rank = interval, place
+    highest, rank = 0.0, 0
+    for place, (low, high, number) in enumerate(sorted(found), 1):
+        if low > highest:
+            rank = place
+        highest = max(highest, high)
         ranks[number] = rank
     return ranks
 

@@ -49,7 +49,7 @@ def find_pictures(spec: ModelSpec, images: Path | None, data: str | None, count:
     if images is not None:
         files = [images] if images.is_file() else sorted(p for p in images.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
         if not files:
-            raise DataError(f"--images {images}: no picture there; give a folder with {', '.join(sorted(IMAGE_SUFFIXES)[:6])} files")
+            raise DataError(f"--images {images}: no picture there; give a picture or a folder of .jpg, .png and the like")
         chosen = [files[i * len(files) // min(count, len(files))] for i in range(min(count, len(files)))]
         return Pictures(tuple(str(path) for path in chosen), tuple(path.read_bytes() for path in chosen))
     if data is None and not is_orange_line_model(spec):

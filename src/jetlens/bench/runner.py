@@ -179,10 +179,13 @@ class _Bench:
         checks = self._plan.checks
         if checks is None:
             return
-        self._take_reference(checks)
-        for running in self._running:
-            running.measurement = replace(running.measurement, **self._checked(running, checks))
-            self._said(f"checked {running.measurement.case.title}")
+        # A folder that goes before the timing: drawn pictures are large, and a run that is killed leaves what it holds.
+        with tempfile.TemporaryDirectory(dir=self._folder) as name:
+            folder = Path(name)
+            self._take_reference(checks, folder)
+            for running in self._running:
+                running.measurement = replace(running.measurement, **self._checked(running, checks, folder))
+                self._said(f"checked {running.measurement.case.title}")
 
     def time(self, save: Callable[[Run], None]) -> None:
         """Gives all cases turns."""
@@ -235,9 +238,9 @@ class _Bench:
             return None
         return {**self._plan.stream["open"], "folder": tempfile.mkdtemp(dir=self._folder)}
 
-    def _checked(self, running: _Running, checks: Checks) -> dict[str, Any]:
+    def _checked(self, running: _Running, checks: Checks, folder: Path) -> dict[str, Any]:
         try:
-            found = checks.check(running.measurement, running.ask, self._folder)
+            found = checks.check(running.measurement, running.ask, folder)
         except JetlensError as error:
             running.fail(error)
             return {"failed": str(error)}
@@ -245,7 +248,7 @@ class _Bench:
             found["planned"] = 0
         return found
 
-    def _take_reference(self, checks: Checks) -> None:
+    def _take_reference(self, checks: Checks, folder: Path) -> None:
         """From the reference's own row where it is one, otherwise from a worker that ends afterwards."""
         case = checks.case
         if case is None:
@@ -255,7 +258,7 @@ class _Bench:
             self._said(f"no reference: {row.failed if isinstance(row, Measurement) else row.measurement.failed}")
             return
         try:
-            checks.take_reference(row.measurement, row.ask, self._folder)
+            checks.take_reference(row.measurement, row.ask, folder)
             self._said(f"took the reference, {checks.title}")
         except JetlensError as error:
             self._said(f"no reference: {error}")

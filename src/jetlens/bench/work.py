@@ -21,6 +21,7 @@ from jetlens.backends.base import Lane, RunFacts, Session, SessionOptions
 from jetlens.backends.choice import open_session
 from jetlens.backends.immediate import ImmediateLanes
 from jetlens.bench.engine import engine_facts
+from jetlens.bench.labelled import kept
 from jetlens.bench.records import Block, Case, Memory, WarmUp
 from jetlens.bench.scenarios import Calls, time_block, yardstick_ms
 from jetlens.bench.taps import read_taps
@@ -187,10 +188,13 @@ class Work:
             self._twin, _ = open_session(content, self.case.backend, SessionOptions(self.case.device, self.case.precision, build=build))
         return self._twin
 
-    def score(self, data: str, count: int | None, layout: str | None) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    def score(
+        self, data: str, count: int | None, layout: str | None, drawn: tuple[str, str] | None = None
+    ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
         """Accuracy on labelled pictures: metrics with the number of pictures, and their intervals."""
+        samples = dataset(data, self.spec, count, layout=layout) if drawn is None else kept(Path(drawn[0]), drawn[1])
         task = TASKS.load(self.spec.task)(self.spec, TaskOptions(confidence=_SEEN_CONFIDENCE))
-        result = evaluate(Predictor(task, self.predictor.session), dataset(data, self.spec, count, layout=layout))
+        result = evaluate(Predictor(task, self.predictor.session), samples)
         return {**result.metrics, "pictures": result.count}, dict(result.intervals)
 
     def drawings(self, count: int) -> tuple[list[Mapping[str, Any]], list[str]]:

@@ -88,9 +88,9 @@ class LocalWorker:
             np.savez(stream, **arrays)  # type: ignore[arg-type]
         return digest
 
-    def score(self, data: str, count: int | None, layout: str | None) -> list[Any]:
-        """Metrics and their intervals on labelled pictures."""
-        return list(self._calls.score(data, count, layout))
+    def score(self, data: str, count: int | None, layout: str | None, drawn: tuple[str, str] | None = None) -> list[Any]:
+        """Metrics and their intervals on labelled pictures; ``drawn`` names the folder where they are kept already, and their hash."""
+        return list(self._calls.score(data, count, layout, drawn))
 
     def drawings(self, count: int) -> list[Any]:
         """The predictions of the first pictures, and these drawn in."""
