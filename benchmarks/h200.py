@@ -2,7 +2,7 @@
 
     python3 benchmarks/h200.py list [--gpus N] [--minutes 27]     what runs in which order, and about how long
     python3 benchmarks/h200.py start [--parts 15] [--only TEXT]   once, at the beginning: phases run from now on in the background
-    python3 benchmarks/h200.py part                               takes the parts of the bundle (TensorRT 8.6, Python 3.10) that have come
+    python3 benchmarks/h200.py part                               takes the parts of the bundle (TensorRT 8.6, Python 3.10) that have come, and packs as below
     python3 benchmarks/h200.py wait SECONDS                       shows what ends, then packs all results into $OUT
 
 The phases go on between two commands, and while the bundle comes those run that need no TensorRT. Each writes its files as it goes, so that a
@@ -13,6 +13,7 @@ several GPUs what is timed has one for itself while the others build. Needs noth
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -172,6 +173,7 @@ def take_parts() -> None:
             shutil.copyfile(piece, target.with_suffix(target.suffix + ".part"))
             target.with_suffix(target.suffix + ".part").rename(target)
     print(len(list(PARTS.glob("bundle.??"))), "parts;", LOG.read_text().splitlines()[-1:] if LOG.exists() else "")
+    pack(Path(os.environ["OUT"]))
 
 
 def wait(seconds: float) -> None:
@@ -184,8 +186,7 @@ def wait(seconds: float) -> None:
         if time.monotonic() > end_s or (OUT / "ended").exists():
             break
         time.sleep(1)
-    target = Path(os.environ["OUT"])
-    pack(target)
+    pack(Path(os.environ["OUT"]))
     state = json.loads(STATE.read_text()) if STATE.exists() else {"phases": {}, "waiting": []}
     running = [name for name, row in state["phases"].items() if row["state"] == "running"]
     print("running:", *running, "| waiting:", *state["waiting"])
@@ -193,26 +194,27 @@ def wait(seconds: float) -> None:
 
 def pack(target: Path) -> None:
     """All results so far, in archives that are small enough to come back; logs come last and are cut in the middle."""
-    files = [path for path in OUT.rglob("*") if path.is_file() and path.suffix != ".part" and path.parent.name != "cut"]
-    groups: list[list[tuple[Path, str]]] = [[]]
+    groups: list[list[tuple[str, bytes]]] = [[]]
     size = 0
-    for path in sorted(files, key=lambda path: (path.suffix == ".log", path.name)):
-        name = str(path.relative_to(OUT))
-        if path.suffix == ".log" and path.stat().st_size > LONGEST_LOG:
+    for path in sorted(OUT.rglob("*"), key=lambda path: (path.suffix == ".log", path.name)):
+        try:
             content = path.read_bytes()
-            path = OUT / "cut" / path.name
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(content[: LONGEST_LOG // 2] + b"\n[...]\n" + content[-LONGEST_LOG // 2 :])
+        except OSError:
+            continue  # a folder, or a file that got its last name meanwhile
+        if path.suffix == ".log" and len(content) > LONGEST_LOG:
+            content = content[: LONGEST_LOG // 2] + b"\n[...]\n" + content[-LONGEST_LOG // 2 :]
         # Records of numbers shrink to a third at least.
-        size += path.stat().st_size // 3
+        size += len(content) // 3
         if size > MOST_BYTES:
             groups.append([])
-            size = path.stat().st_size // 3
-        groups[-1].append((path, name))
+            size = len(content) // 3
+        groups[-1].append((str(path.relative_to(OUT)), content))
     for number, group in enumerate(groups):
         with tarfile.open(target / f"results{number}.tar.gz", "w:gz") as archive:
-            for path, name in group:
-                archive.add(path, arcname=name)
+            for name, content in group:
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
     for state in (STATE, LOG):
         if state.exists():
             shutil.copyfile(state, target / state.name)

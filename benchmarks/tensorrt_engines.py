@@ -224,7 +224,7 @@ class Run:
         try:
             opened: dict[str, Any] = self.engine.do("open_engine", label=kind, **engine, batch=batch, **extra)
         except WorkerError as error:
-            return {"failed": str(error)}
+            opened = {"failed": str(error)}
         return {**opened, "profile": row["profile"]}
 
     def time_batch(self, batch: int) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def commands(model: str, half: str) -> list[list[str]]:
         ["build", half, *QUICK, "--output", "mine.plan"],
         ["inspect", "mine.plan"],
         ["predict", "line.png", "--model", "mine.plan"],
-        ["adopt", "mine.plan", "--trust", "--task", "detection", "--labels", "labels.txt"],
+        ["adopt", "mine.plan", "--trust", "--task", "detection", "--labels", "labels.txt", "--force"],
         ["predict", "line.png", "--model", "mine.plan"],
         ["build", model, "--batch", "1:4:8", *QUICK],
         ["inspect", model],

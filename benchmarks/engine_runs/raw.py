@@ -47,12 +47,16 @@ class RawRun:
     """One execution context with its buffers, its stream and two graphs: with the copies and without."""
 
     def __init__(self, raw: RawEngine, batch: int) -> None:
+        self._raw = raw  # must outlive its context
         self.context = raw.engine.create_execution_context()
         self.stream = check(cudart.cudaStreamCreate())
         self.arrays: dict[str, NDArray[Any]] = {}
         self._held: list[tuple[int, int]] = []
         self._inputs: list[tuple[int, int, int]] = []
         self._outputs: list[tuple[int, int, int]] = []
+        # TensorRT 8.6 gives the profile to the first context alone.
+        if self.context.active_optimization_profile != 0:
+            self.context.set_optimization_profile_async(0, int(self.stream))
         names = [raw.engine.get_tensor_name(i) for i in range(raw.engine.num_io_tensors)]
         for name in sorted(names, key=lambda name: raw.engine.get_tensor_mode(name) != trt.TensorIOMode.INPUT):
             self._tensor(raw.engine, name, batch)
@@ -88,7 +92,9 @@ class RawRun:
         for host, device, size in self._outputs if copies else ():
             check(cudart.cudaMemcpyAsync(host, device, size, kind.cudaMemcpyDeviceToHost, self.stream))
         graph = check(cudart.cudaStreamEndCapture(self.stream))
-        return check(cudart.cudaGraphInstantiate(graph, 0))
+        launched = check(cudart.cudaGraphInstantiate(graph, 0))
+        check(cudart.cudaGraphDestroy(graph))
+        return launched
 
     def start(self) -> None:
         """Launches upload, engine and download."""
@@ -108,11 +114,13 @@ class RawRun:
         return float(check(cudart.cudaEventElapsedTime(first, last)))
 
     def close(self) -> None:
-        """Frees graphs, buffers and the stream."""
+        """Frees graphs, events, buffers and the stream."""
         check(cudart.cudaStreamSynchronize(self.stream))
         self.arrays.clear()
         for graph in (self._whole, self._alone):
             cudart.cudaGraphExecDestroy(graph)
+        for event in self._events:
+            cudart.cudaEventDestroy(event)
         for host, device in self._held:
             cudart.cudaFreeHost(host)
             cudart.cudaFree(device)

@@ -303,31 +303,17 @@ class _NetworkTensor:
 
 class _Parser:
     def __init__(self, module: RecordedTensorRt, network: Strict, logger: Any) -> None:
-        self.module, self.logger = module, logger
+        self.module = module
         self.num_errors = 0
 
     def parse(self, model: bytes, path: str | None = None) -> bool:
         problems = self.module.scene.problems
         self.num_errors = len(problems)
-        for row in problems:
-            self._log(row)
+        # Seen on 8.6.0: of a model that comes as bytes nothing is logged.
         return not problems
 
     def get_error(self, index: int) -> Strict:
         return self.module.make("ParserError", self.module.scene.problems[index])
-
-    def _log(self, row: Problem) -> None:
-        """As onnx-tensorrt 8.6 prints it."""
-        texts = [
-            f'ModelImporter.cpp:771: While parsing node number {row.node} [{row.operator} -> "{row.name}_output"]:',
-            "ModelImporter.cpp:772: --- Begin node ---",
-            f'ModelImporter.cpp:773: input: "x"\noutput: "{row.name}_output"\nname: "{row.name}"\nop_type: "{row.operator}"\n'
-            'attribute {\n  name: "axis"\n  i: 0\n  type: INT\n}\n',
-            "ModelImporter.cpp:774: --- End node ---",
-            f"ModelImporter.cpp:777: ERROR: {row.desc}",
-        ]
-        for text in texts:
-            self.logger.log(self.module.ILogger.ERROR, text)
 
 
 class _ParserError:

@@ -124,8 +124,11 @@ def test_parser_errors_name_nodes_and_operators(recorded: Any, version: str) -> 
         Problem(5, "NonMaxSuppression", "/post/nms", "does not support dynamic axes"),
         Problem(9, "Foo", "/head/foo", "no importer"),
     ]
+    named = {row.node: (row.operator, row.name) for row in problems}
+    nodes = [onnx.helper.make_node(kind, [], [], name) for kind, name in (named.get(place, ("Relu", "act")) for place in range(12))]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "net", [], [])).SerializeToString()
     with pytest.raises(ModelError) as caught:
-        run(recorded(version, problems=problems))
+        run(recorded(version, problems=problems), model=model)
     text = str(caught.value)
     for row in problems:
         assert f"operator {row.operator} of node {row.name!r}: {row.desc}" in text

@@ -68,6 +68,8 @@ def test_heavy_layers_are_counted_by_what_they_multiply_in() -> None:
 def test_most_heavy_layers_name_the_precision() -> None:
     seen = inspect_layers(text(*[layer("Convolution", "Half", "Half")] * 3, layer("Convolution", "Float", "Float")))
     assert seen.precision() == "fp16"
+    tie = inspect_layers(text(layer("Convolution", "Float", "Half"), layer("Convolution", "Half", "Half")))
+    assert tie.precision() == "fp16"
     # A quantize layer alone makes no int8 engine: what multiplies decides.
     assert not inspect_layers(text(layer("Scale", "Float", "Int8"), layer("Convolution", "Float", "Float"))).runs_in("int8")
 

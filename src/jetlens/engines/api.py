@@ -62,7 +62,7 @@ class Version:
         preview_features: to switch on: contexts that share one optimization profile, which later versions always allow.
         device_memory: the attribute of an engine with the bytes that one context needs on the GPU.
         context_memory_attribute: a context's scratch memory is set by its attribute ``device_memory``, later by a method.
-        node_in_errors: a parser error carries the node's name and operator; before, the log alone does.
+        node_in_errors: a parser error carries the node's name and operator; before, its place in the graph alone.
         progress: the builder reports phases and steps.
         ahead_of_time: it builds for a named GPU generation, on machines without a GPU too (TensorRT-RTX).
     """

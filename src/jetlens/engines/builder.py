@@ -8,11 +8,13 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from jetlens.engines.api import Messages, Version, make_logger, open_plan, out_of_memory, start, version_of
 from jetlens.engines.inspection import Inspection, layer_report, tensor_row, tensor_rows
 from jetlens.engines.job import Job
+from jetlens.engines.key import blocks
 from jetlens.engines.plan import PlanFacts
 from jetlens.engines.timings import attach_timing_cache, keep_timing_cache
 from jetlens.errors import BackendError, ModelError
@@ -24,6 +26,8 @@ __all__ = ["make_plan"]
 _HEAVY = ("CONVOLUTION", "DECONVOLUTION", "FULLY_CONNECTED", "MATRIX_MULTIPLY", "EINSUM")
 # What a weakly typed network may be held to compute in fp32: layers that calculate. Those that move or blend data follow their neighbours.
 _HELD = (*_HEAVY, "ACTIVATION", "ELEMENTWISE", "NORMALIZATION", "REDUCE", "SCALE", "SOFTMAX", "UNARY")
+# Field numbers of onnx.proto.
+_GRAPH, _NODE, _NAME, _OPERATOR = 7, 1, 3, 4
 _SHOWN_PROBLEMS = 3
 _SHOWN_WARNINGS = 5
 
@@ -73,7 +77,7 @@ def make_plan(
     parser = tensorrt.OnnxParser(network, logger)
     progress("reading the graph")
     if not parser.parse(model):
-        raise _parser_error(parser, version, messages, job.name)
+        raise _parser_error(parser, version, messages, job.name, model)
     asked = _asked(network, model)
     config = _config(tensorrt, builder, network, job, version, asked)
     timings = attach_timing_cache(config, job.timing_cache)
@@ -104,10 +108,10 @@ def _bits(flags: Any, names: tuple[str, ...]) -> int:
     return sum(1 << int(getattr(flags, name)) for name in names)
 
 
-def _parser_error(parser: Any, version: Version, messages: Messages, name: str) -> Exception:
+def _parser_error(parser: Any, version: Version, messages: Messages, name: str, model: bytes) -> Exception:
     """What the parser refused, with the names and operators of the nodes."""
     said = [" ".join(text.split()) for text in messages.errors]
-    problems = [_problem(parser.get_error(index), version, said) for index in range(parser.num_errors)]
+    problems = [_problem(parser.get_error(index), version, model) for index in range(parser.num_errors)]
     problems = list(dict.fromkeys(problems)) or [messages.last_error()]
     if any(out_of_memory(text) for text in (*problems, *said)):
         return MemoryError(problems[0])
@@ -115,10 +119,10 @@ def _parser_error(parser: Any, version: Version, messages: Messages, name: str) 
     return ModelError(f"TensorRT {version.text} cannot run {name}: {'; '.join(problems[:_SHOWN_PROBLEMS])}{more}")
 
 
-def _problem(error: Any, version: Version, said: list[str]) -> str:
-    """One of the parser's errors; before TensorRT 10 it carries the node's number alone, and the log its name."""
+def _problem(error: Any, version: Version, model: bytes) -> str:
+    """One of the parser's errors; before TensorRT 10 it carries the node's number alone, and nothing is logged of a model that comes as bytes."""
     number = int(error.node())
-    operator, node = (error.node_operator(), error.node_name()) if version.node_in_errors else _node_in_log(number, said)
+    operator, node = (error.node_operator(), error.node_name()) if version.node_in_errors else _node_in_graph(number, model)
     reason = re.sub(r"^(Assertion failed: )", "", " ".join(str(error.desc()).split()))[:160]
     if "Plugin not found" in reason:
         reason = "TensorRT has neither this operator nor a plugin of that name"
@@ -127,18 +131,13 @@ def _problem(error: Any, version: Version, said: list[str]) -> str:
     return f"operator {operator} of node {node or number!r}: {reason}"
 
 
-def _node_in_log(number: int, said: list[str]) -> tuple[str, str]:
-    """Operator and name of a node as the parser's log prints it: a heading, then the node as text."""
-    operator, node = "", ""
-    for line in said:
-        heading = re.search(rf"While parsing node number {number} \[(\S+)(?: -> \"([^\"]*)\")?", line)
-        if heading:
-            operator, node = heading[1].rstrip("]:"), heading[2] or ""
-        # The node's own name stands before the type and the attributes, which have names too.
-        named = re.search(r"\bname: \"([^\"]*)\" op_type: \"([^\"]*)\"", line)
-        if operator and named and named[2] == operator:
-            return operator, named[1]
-    return operator, node
+def _node_in_graph(number: int, model: bytes) -> tuple[str, str]:
+    """Operator and name of a node by its place in the ONNX file, whose parts are blocks with a number each; empty where there is none."""
+    graph = next((part for field, part in blocks(memoryview(model)) if field == _GRAPH), memoryview(b""))
+    nodes = (part for field, part in blocks(graph) if field == _NODE)
+    node = next(islice(nodes, number, None), memoryview(b"")) if number >= 0 else memoryview(b"")
+    texts = {field: bytes(part).decode("utf-8", "replace") for field, part in blocks(node)}
+    return texts.get(_OPERATOR, ""), texts.get(_NAME, "")
 
 
 def _asked(network: Any, model: bytes) -> _Asked:

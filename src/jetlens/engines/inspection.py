@@ -49,11 +49,11 @@ class Inspection:
     tf32: int = 0
 
     def precision(self) -> str:
-        """What the heavy layers run in, int8 if any does, else what most do; empty where the inspector names no types."""
+        """What the heavy layers run in, int8 if any does, else what most do, of a tie not fp32; empty where the inspector names no types."""
         counted = self.heavy or {kind: count for kind, count in self.layers.items() if kind in _REAL}
         if counted.get("int8"):
             return "int8"
-        return max(counted, key=lambda kind: counted[kind]) if counted else ""
+        return max(counted, key=lambda kind: (counted[kind], kind != "fp32")) if counted else ""
 
     def runs_in(self, precision: str) -> bool:
         """Whether any heavy layer runs in a precision; any layer, where none can be told to be heavy."""

@@ -11,7 +11,7 @@ from jetlens.engines.environment import Environment
 from jetlens.engines.options import BuildOptions
 from jetlens.spec import METADATA_KEY
 
-__all__ = ["Difference", "RECIPE", "differences", "digest", "key_fields", "model_name", "unknown_fields"]
+__all__ = ["Difference", "RECIPE", "blocks", "differences", "digest", "key_fields", "model_name", "unknown_fields"]
 
 RECIPE = 2
 """Number of the way in which jetlens builds; raised when the same key would give another engine."""
@@ -101,13 +101,13 @@ def _said(model: bytes) -> dict[str, str]:
 
 def _metadata(message: memoryview) -> Iterator[tuple[str, str]]:
     """The key-value texts of an ONNX file, found by stepping over its other fields; what is no ONNX file has none."""
-    for number, value in _blocks(message):
+    for number, value in blocks(message):
         if number == _METADATA:
-            pair = {part: bytes(text).decode("utf-8", "replace") for part, text in _blocks(value)}
+            pair = {part: bytes(text).decode("utf-8", "replace") for part, text in blocks(value)}
             yield pair.get(1, ""), pair.get(2, "")
 
 
-def _blocks(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+def blocks(message: memoryview) -> Iterator[tuple[int, memoryview]]:
     """Number and content of each length-delimited field of a protobuf message, up to the first fault."""
     position, end = 0, len(message)
     while position < end:
