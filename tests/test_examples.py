@@ -147,3 +147,13 @@ def test_the_first_call_and_the_two_changes_are_measured_here(
     said = capsys.readouterr().out
     ends, machine, runtime = (float(text) for text in re.findall(r"(\d+\.\d+)(?: times;|, the|$)", said.splitlines()[-1]))
     assert ends == pytest.approx(machine * runtime, abs=0.01 + 0.01 * (machine + runtime))  # each is rounded to two places
+
+
+@pytest.mark.parametrize(
+    "name", ["onnxruntime_plain.py", *(f"measuring_faults/{name}.py" for name in ("first_call", "resizing", "two_changes"))]
+)
+def test_without_arguments_a_program_says_what_it_takes(name: str) -> None:
+    done = subprocess.run([sys.executable, EXAMPLES / name], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "PICTURE" in done.stderr
+    assert "Traceback" not in done.stderr

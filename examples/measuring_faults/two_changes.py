@@ -29,6 +29,8 @@ def main(picture: str, model: str = "mobilenet_v2") -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     try:
         main(*sys.argv[1:])
     except jetlens.JetlensError as error:

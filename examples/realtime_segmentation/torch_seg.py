@@ -1,6 +1,6 @@
 """Segmentation on PyTorch in real time: python torch_seg.py SOURCE [OUTPUT.mp4] [MODEL.onnx]
 
-SOURCE is a camera (0, csi://0, rtsp://...) or a file; without OUTPUT it is shown in a window, which q closes.
+SOURCE is a camera (0, csi://0, rtsp://...) or a file. Without OUTPUT a window shows it; q closes it. build_onnx.py makes the model.
 """
 
 import sys
