@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image as PillowImage
 
 from jetlens.cli import main
 from jetlens.data.matching import match_labels
 from jetlens.data.samples import TEST_SEED, Sample, orange_line_samples
-from jetlens.errors import DataError, UsageError
+from jetlens.errors import DataError, ModelError, UsageError
 from jetlens.evaluate import dataset, evaluate
 from jetlens.imagefile import load_image
 from jetlens.labels import labels as shipped_labels
@@ -30,6 +31,8 @@ SMALL_HW = (90, 160)
 
 class Fixed:
     """Answers with what it was given, picture after picture."""
+
+    twin = None
 
     def __init__(self, task: str, labels: tuple[str, ...], answers: list[Any]) -> None:
         self.spec = ModelSpec("fixed", task, labels, PreprocessSpec((8, 8)), "x")  # type: ignore[arg-type]
@@ -84,6 +87,42 @@ def test_segmentation_counts_pixels_over_all_pictures() -> None:
     assert result.interval is not None
     assert result.interval[0] <= result.score <= result.interval[1]
     assert result.metrics["miou_foreground"] == pytest.approx(15 / 16)
+
+
+def _argmax_pair(folder: Path) -> Path:
+    """A segmenter of two classes whose scores are the square roots of how much redder than half a pixel is, and of its blue."""
+    helper, tensor = onnx.helper, onnx.TensorProto
+    levels = np.array([[1, 0, 0], [0, 0, 1]], np.float32).reshape(2, 3, 1, 1) / 255
+    nodes = [
+        helper.make_node("Cast", ["images"], ["real"], to=tensor.FLOAT),
+        helper.make_node("Transpose", ["real"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["planes", "levels", "less"], ["above"]),
+        helper.make_node("Sqrt", ["above"], ["scores"]),
+        helper.make_node("ArgMax", ["scores"], ["mask"], axis=1, keepdims=0),
+    ]
+    values = [onnx.numpy_helper.from_array(levels, "levels"), onnx.numpy_helper.from_array(np.float32([-0.5, 0]), "less")]
+    taken = helper.make_tensor_value_info("images", tensor.UINT8, ["N", 8, 12, 3])
+    given = helper.make_tensor_value_info("mask", tensor.INT64, ["N", 8, 12])
+    graph = helper.make_graph(nodes, "halves", [taken], [given], values)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    rule = PreprocessSpec((8, 12), resize="stretch", baked=True)
+    return write_pair(folder, model, ModelSpec("halves", "segmentation", ("red", "blue"), rule, "mask"), "halves.onnx")
+
+
+@pytest.mark.parametrize("at", [0, 3])
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "pytorch"])
+def test_nan_that_an_argmax_hides_is_an_error_and_no_score(tmp_path: Path, backend: str, at: int) -> None:
+    pytest.importorskip(backend.replace("pytorch", "torch"))
+    truth = np.zeros(RED.shape[:2], np.uint8)
+    pictures = [RED] * 6
+    with load(_argmax_pair(tmp_path), backend, threads=1) as predictor:
+        assert evaluate(predictor, [Sample(picture, truth, "p") for picture in pictures]).score == 1
+        pictures[at] = GREEN
+        # The control: green's first score is the root of a negative number, and yet it is answered.
+        assert set(np.unique(predictor(GREEN).mask)) <= {0, 1}
+        for count in (6, at + 1):
+            with pytest.raises(ModelError, match=r"halves: 96 of 192 scores 'scores' behind the graph's ArgMax are NaN or infinite"):
+                evaluate(predictor, [Sample(picture, truth, "p") for picture in pictures[:count]])
 
 
 def test_a_truth_of_another_task_is_named() -> None:
@@ -171,7 +210,7 @@ def test_the_command_prints_score_and_count_and_names_unreadable_files(
 
     code, out, err = run()
     assert (code, err) == (0, "")
-    assert "top1 1.0000 (0.757-1.000) on 12 pictures" in out
+    assert "top1 1.0000 (0.7575-1.0000) on 12 pictures" in out
     assert "CPUExecutionProvider fp32" in out
     (folder / "Red" / "0.png").write_bytes(b"")
     code, out, err = run("--json")
@@ -196,6 +235,8 @@ def _yolo_set(root: Path, names: tuple[str, ...]) -> Path:
 
 class Perfect:
     """Answers with the truth of the samples that it was made from."""
+
+    twin = None
 
     def __init__(self, spec: ModelSpec, samples: Any) -> None:
         self.spec = spec

@@ -22,6 +22,8 @@ IMAGE = np.zeros((*SIZE_HW, 3), np.uint8)
 
 
 class Fixed:
+    twin = None
+
     def __init__(self, task: str, answers: list[Any]) -> None:
         self.spec = ModelSpec("fixed", task, LABELS, PreprocessSpec((8, 8)), "x")  # type: ignore[arg-type]
         self._answers = iter(answers)
@@ -42,7 +44,10 @@ def near(rng: np.random.Generator, truth: Detections) -> Detections:
     """The truth, moved a little, with some missed and some invented."""
     kept = rng.random(len(truth.xyxy)) < 0.8
     more = boxes(rng, 3)
-    xyxy = np.concatenate([truth.xyxy[kept] + rng.normal(0, 1.5, (int(kept.sum()), 4)), more.xyxy]).astype(np.float32)
+    moved = truth.xyxy[kept] + rng.normal(0, 1.5, (int(kept.sum()), 4))
+    # A thin box may turn inside out, and the library does not count a box of less than no area.
+    moved = np.sort(moved.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
+    xyxy = np.concatenate([moved, more.xyxy]).astype(np.float32)
     confidence = np.concatenate([rng.permutation(len(kept))[kept] / max(1, len(kept)), more.confidence]).astype(np.float32)
     return Detections(xyxy, confidence, np.concatenate([truth.class_id[kept], more.class_id]), SIZE_HW)
 

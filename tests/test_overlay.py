@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jetlens import overlay
 from jetlens.ops.masks import voc_palette
-from jetlens.overlay import BOX_COLOURS, box_colour, colour_mask, draw, draw_hud
+from jetlens.overlay import BOX_COLOURS, box_colour, colour_mask, draw, draw_hud, draw_rules
 from jetlens.results import Classification, Detections, Segmentation
 
 SIZES = [(1, 1), (7, 9), (40, 30), (360, 640), (1080, 1920)]
@@ -153,6 +153,22 @@ def test_legend_names_what_is_there() -> None:
     assert (legend == voc_palette()[3]).all(axis=2).any()
     assert (legend > 200).all(axis=2).any()
     assert (result[60:200] == 90).all()
+
+
+def test_lines_and_zones_are_drawn_where_they_are() -> None:
+    line, zone = ((160.0, 0.0), (160.0, 240.0)), ((200.0, 20.0), (300.0, 20.0), (300.0, 100.0), (200.0, 100.0))
+    image = np.full((240, 320, 3), 90, np.uint8)
+    assert draw_rules(image, (), ()) is image
+    assert (image == 90).all()
+    changed = (draw_rules(image, (line,), (zone,)) != 90).any(axis=2)
+    assert changed[:, 159:161].all()
+    assert changed[20, 200:301].all()
+    assert changed[20:101, 300].all()
+    assert changed[120, 146:160].any(), "forward is the right hand of one who walks down: an arrow to the left"
+    assert not changed[:110, :140].any()
+    assert not changed[130:, 170:].any()
+    for far in (-1e300, 1e12):
+        draw_rules(image, (((far, 3.0), (far, 9.0)), ((3.0, 3.0), (far, far))), ())
 
 
 def test_letters_beyond_ascii_are_drawn() -> None:

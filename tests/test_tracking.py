@@ -246,6 +246,17 @@ def test_classes_are_kept_apart_where_that_is_asked() -> None:
     assert [frame.tracker_id.tolist() for frame in run([one, other], Tracker(TrackerOptions(same_class=True)))] == [[1], [2]]
 
 
+def test_one_object_with_two_names_has_one_id() -> None:
+    """What a detector gives that suppresses class by class: a car that is a truck as well, and another car half behind it."""
+    frame = replace(boxes([[0, 0, 100, 60], [3, 1, 104, 62], [40, 0, 140, 60]]), class_id=np.array([0, 1, 0]))
+    frame = replace(frame, confidence=np.float32([0.6, 0.9, 0.8]))
+    (tracked,) = run([frame])
+    assert tracked.xyxy[:, 0].tolist() == [3, 40]
+    # The control: as two objects they would be counted twice.
+    for options in (TrackerOptions(same_object=1.0), TrackerOptions(same_class=True)):
+        assert len(run([frame], Tracker(options))[0]) == 3
+
+
 def test_the_shipped_detector_keeps_the_ids_of_the_truth() -> None:
     pytest.importorskip("onnxruntime")
     truths, found = [], []

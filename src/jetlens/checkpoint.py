@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jetlens.atomic import write_atomic
 from jetlens.errors import WeightsError
+from jetlens.models.weights import fill
 from jetlens.registry import require
 
 if TYPE_CHECKING:
@@ -80,14 +81,4 @@ def load_into(network: nn.Module, tensors: Mapping[str, Tensor], origin: str) ->
     Raises:
         WeightsError: names or shapes differ; the message names the first of each.
     """
-    own = network.state_dict()
-    missing, unexpected = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
-    shapes = [name for name in sorted(set(own) & set(tensors)) if own[name].shape != tensors[name].shape]
-    if not (missing or unexpected or shapes):
-        network.load_state_dict(dict(tensors))
-        return
-    found = [f"{len(names)} {kind} ({names[0]} ...)" for kind, names in (("missing", missing), ("unexpected", unexpected)) if names]
-    if shapes:
-        name = shapes[0]
-        found.append(f"{len(shapes)} of another shape ({name}: {tuple(tensors[name].shape)}, needed {tuple(own[name].shape)})")
-    raise WeightsError(f"{origin}: weights of another network than {type(network).__name__}: {'; '.join(found)}")
+    fill(network, tensors, origin)

@@ -42,6 +42,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: the configuration cannot be read ({error})") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{file}: the configuration cannot be read ({why})") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{file}: not valid TOML: {error}") from None

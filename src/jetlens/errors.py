@@ -46,7 +46,9 @@ __all__ = [
     "VerificationError",
     "VideoError",
     "WeightsError",
+    "escaped",
     "one_line",
+    "plain_line",
 ]
 
 
@@ -54,9 +56,19 @@ MOST_NAMES = 8
 _LONGEST = 285
 
 
+def escaped(text: str, keep: str = "") -> str:
+    """A text in which what a terminal obeys stands as ``\\x1b``."""
+    return "".join(c if c.isprintable() or c in keep else f"\\x{ord(c):02x}" for c in text)
+
+
+def plain_line(text: str) -> str:
+    """Any text on one line, without what a terminal obeys."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def one_line(message: str) -> str:
     """A message as one line of at most 300 characters with the program's name before it; the middle of a longer one is left out, and what a terminal obeys escaped."""
-    line = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(message.split()))
+    line = escaped(" ".join(message.split()))
     return line if len(line) <= _LONGEST else f"{line[:130]} ... {line[-150:]}"
 
 

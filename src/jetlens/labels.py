@@ -11,7 +11,7 @@ from typing import Any
 
 from jetlens.errors import InputError, UnknownNameError
 
-__all__ = ["LABELS", "labels", "read_labels"]
+__all__ = ["LABELS", "find_labels", "labels", "read_labels"]
 
 LABELS: dict[str, str] = {
     "imagenet": "the 1,000 classes of ImageNet (ILSVRC 2012), the first name of each; the two cranes and the two maillots told apart",
@@ -38,6 +38,15 @@ def labels(name: str) -> tuple[str, ...]:
         raise UnknownNameError("list of labels", name, LABELS)
     text = files("jetlens").joinpath("assets", "labels", f"{name}.txt").read_text(encoding="utf-8")
     return tuple(text.removesuffix("\n").split("\n"))
+
+
+def find_labels(given: str | Path) -> tuple[str, ...]:
+    """The names of a list that ships, or of a user's file.
+
+    Raises:
+        InputError: it is neither.
+    """
+    return labels(str(given)) if str(given) in LABELS else read_labels(Path(given))
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

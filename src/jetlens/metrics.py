@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from jetlens.errors import DataError
 from jetlens.registry import require
-from jetlens.results import Detections
+from jetlens.results import Detections, label_of
 
 __all__ = ["ConfusionMatrix", "DetectionAccuracy", "accuracy_top_k", "mean_average_precision", "wilson_interval"]
+
+_Z = 1.96
+"""Standard deviations on both sides of the mean that hold 95 % of a normal distribution."""
 
 
 def accuracy_top_k(class_id: NDArray[Any], truth: NDArray[Any], k: int = 1) -> float:
@@ -27,13 +30,13 @@ def accuracy_top_k(class_id: NDArray[Any], truth: NDArray[Any], k: int = 1) -> f
     return float(np.mean(np.any(class_id[:, :k] == truth[:, None], axis=1)))
 
 
-def wilson_interval(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """The interval of a share (95 % with the default z) that ``correct`` of ``total`` trials leave open; 0 to 1 without trials."""
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """The interval of 95 % of a share that ``correct`` of ``total`` trials leave open; 0 to 1 without trials."""
     if total == 0:
         return 0.0, 1.0
-    share, z2 = correct / total, z * z
+    share, z2 = correct / total, _Z * _Z
     middle = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = z / (1 + z2 / total) * (share * (1 - share) / total + z2 / (4 * total * total)) ** 0.5
+    half = _Z / (1 + z2 / total) * (share * (1 - share) / total + z2 / (4 * total * total)) ** 0.5
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
@@ -125,7 +128,7 @@ class ConfusionMatrix:
         """For each class its id, label, precision, recall, F1, IoU and support, ready for JSON."""
         rates = (self.precision, self.recall, self.f1, self.iou)
         for class_id, support in enumerate(self.support):
-            label = (labels[class_id] if class_id < len(labels) else "") or f"class {class_id}"
+            label = label_of(labels, class_id)
             row = dict(zip(("precision", "recall", "f1", "iou"), (round(float(rate[class_id]), 6) for rate in rates), strict=True))
             yield {"class_id": class_id, "label": label, **row, "support": int(support)}
 

@@ -16,10 +16,12 @@ from jetlens.ops.masks import voc_palette
 from jetlens.ops.opencv import cv2_if_there
 from jetlens.results import Classification, Detections, Prediction, Segmentation
 
-__all__ = ["BOX_COLOURS", "box_colour", "colour_mask", "draw", "draw_hud"]
+__all__ = ["BOX_COLOURS", "Polygons", "box_colour", "colour_mask", "draw", "draw_hud", "draw_rules"]
 
 Colour = tuple[int, int, int]
 Rows = tuple[tuple[Colour | None, str], ...]
+Polygons = tuple[tuple[tuple[float, float], ...], ...]
+"""Points x, y in pixels of the picture."""
 
 BOX_COLOURS: tuple[Colour, ...] = (
     (230, 40, 40),
@@ -40,6 +42,7 @@ BOX_COLOURS: tuple[Colour, ...] = (
 _WHITE: Colour = (255, 255, 255)
 _INK: Colour = (16, 16, 16)
 _EDGE: Colour = (200, 200, 200)
+_RULE: Colour = (255, 225, 60)
 _ROWS = 64
 """Rows blended at a time: their colours stay in a core's cache."""
 
@@ -90,6 +93,14 @@ def draw(
 def draw_hud(image_rgb: Image, lines: Sequence[str]) -> Image:
     """Writes lines of text on a dark panel into the top left corner of a picture, in place, and returns the picture."""
     _panel(image_rgb, tuple((None, line) for line in lines if line), at_bottom=False)
+    return image_rgb
+
+
+def draw_rules(image_rgb: Image, lines: Polygons, zones: Polygons) -> Image:
+    """Draws what is counted at, in place, and returns the picture: lines with an arrow for forward, outlines of zones, and their names."""
+    if lines or zones:
+        rows, columns, colours = _rules(image_rgb.shape[:2], lines, zones)
+        image_rgb[rows, columns] = colours
     return image_rgb
 
 
@@ -242,6 +253,39 @@ def _ranking(target: Image, classification: Classification) -> None:
         for class_id, confidence, name in zip(classification.class_id, classification.confidence, names, strict=True)
     )
     _panel(target, rows, at_bottom=True)
+
+
+@lru_cache(maxsize=16)
+def _rules(hw: tuple[int, int], lines: Polygons, zones: Polygons) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.uint8]]:
+    """The rows, columns and colours of the pixels that lines and zones take of a picture of a size: they stay the same from frame to frame."""
+    height, width = hw
+    thick = max(2, round(height / 260))
+    canvas = PillowImage.new("RGBA", (width, height))
+    pen = ImageDraw.Draw(canvas)
+    strokes = [[*corners, corners[0]] for corners in zones]
+    size = max(12, round(height / 42))
+    names = [(f"zone {number}", *np.mean(corners, axis=0)) for number, corners in enumerate(zones, 1)]
+    for number, (start, end) in enumerate(lines, 1):
+        (x0, y0), (x1, y1) = start, end
+        # From the middle to the right hand of one who walks from the start to the end.
+        scale = 8 * thick / max(1e-6, float(np.hypot(x1 - x0, y1 - y0)))
+        across, along = ((y0 - y1) * scale, (x1 - x0) * scale), ((x1 - x0) * scale / 3, (y1 - y0) * scale / 3)
+        middle = ((x0 + x1) / 2, (y0 + y1) / 2)
+        tip = (middle[0] + across[0], middle[1] + across[1])
+        barbs = [(middle[0] + across[0] * 0.6 + sign * along[0], middle[1] + across[1] * 0.6 + sign * along[1]) for sign in (-1, 1)]
+        strokes += [[start, end], [middle, tip], [barbs[0], tip, barbs[1]]]
+        aside = 3 * size / (8 * thick)
+        names.append((f"line {number}", middle[0] - across[0] * aside, middle[1] - across[1] * aside))
+    for colour, breadth in ((_INK, thick + 2), (_RULE, thick)):
+        for points in strokes:
+            pen.line(points, fill=colour, width=breadth, joint="curve")
+    drawn = np.array(canvas)
+    for name, x, y in names:
+        tile = _label(name, size, _RULE)
+        opaque = np.dstack([tile, np.full_like(tile[..., :1], 255)])
+        _paste(drawn, opaque, round(x - tile.shape[1] / 2), round(y - tile.shape[0] / 2))
+    rows, columns = np.nonzero(drawn[..., 3])
+    return rows, columns, drawn[rows, columns, :3]
 
 
 def _panel(target: Image, rows: Rows, *, at_bottom: bool) -> None:

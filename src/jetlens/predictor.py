@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import Any, cast, get_args
+from typing import Any, TypeAlias, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,8 @@ _NOT_MODELS = {
 # Of the spec that stands in the graph, what a sidecar may not contradict: the rest (labels, thresholds, accuracy) is the user's.
 _CONTRACT = ("task", "preprocess", "decoder", "decoder_options", "label_offset")
 
+Twin: TypeAlias = Callable[[Callable[[bytes], bytes | None]], Session | None]
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:
@@ -68,15 +70,17 @@ class Predictor:
         spec: what the model is.
         facts: what really runs.
         chosen: the backend and, where it was chosen by ``auto``, the reason.
+        twin: opens a changed copy of the graph on the same runtime, if the change gives one; None where that would build an engine.
     """
 
-    def __init__(self, task: Task[Prediction], session: Session, *, chosen: str = "") -> None:
+    def __init__(self, task: Task[Prediction], session: Session, *, chosen: str = "", twin: Twin | None = None) -> None:
         _check_tensors(task.spec, session)
         self.task = task
         self.session = session
         self.spec: ModelSpec = task.spec
         self.facts: RunFacts = session.facts
         self.chosen = chosen or session.facts.backend
+        self.twin = twin
         tensor = session.inputs[0]
         self._input = tensor.name
         self._fixed_batch = tensor.shape[0] if isinstance(tensor.shape[0], int) else None
@@ -184,11 +188,17 @@ def load(
         check_contract(read_graph(content, str(path)), spec, path.name)
     task: Task[Prediction] = TASKS.load(spec.task)(spec, options or TaskOptions())
     opened = resolve("jetlens.backends.isolated:open_isolated") if isolate else open_session
-    session, chosen = opened(content, backend, SessionOptions(device, precision, threads, lanes, build=build or BuildOptions()))
+    asked = SessionOptions(device, precision, threads, lanes, build=build or BuildOptions())
+    session, chosen = opened(content, backend, asked)
     if choice is not None:
         chosen = f"{chosen} (chosen by jetlens bench: {choice.why})"
+
+    def twin(change: Callable[[bytes], bytes | None]) -> Session | None:
+        changed = change(path.read_bytes())
+        return None if changed is None else open_session(changed, session.facts.backend, asked)[0]
+
     try:
-        return Predictor(task, session, chosen=chosen)
+        return Predictor(task, session, chosen=chosen, twin=None if session.facts.backend == "tensorrt" else twin)
     except BaseException:
         session.close()
         raise

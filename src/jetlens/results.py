@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from jetlens.registry import require
 
-__all__ = ["Classification", "Detections", "Prediction", "Segmentation"]
+__all__ = ["Classification", "Detections", "Prediction", "Segmentation", "label_of"]
 
 
 _ROWS = 64
 
 
-def _name(labels: tuple[str, ...], class_id: int) -> str:
+def label_of(labels: Sequence[str], class_id: int) -> str:
+    """The name of a class id; ``class N`` where the labels have none."""
     return (labels[class_id] if 0 <= class_id < len(labels) else "") or f"class {class_id}"
 
 
@@ -40,13 +41,13 @@ class Classification:
     @property
     def label(self) -> str:
         """The name of the best class."""
-        return _name(self.labels, int(self.class_id[0]))
+        return label_of(self.labels, int(self.class_id[0]))
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain Python values, ready for JSON."""
         return {
             "top": [
-                {"class_id": int(i), "label": _name(self.labels, int(i)), "confidence": round(float(c), 6)}
+                {"class_id": int(i), "label": label_of(self.labels, int(i)), "confidence": round(float(c), 6)}
                 for i, c in zip(self.class_id, self.confidence, strict=True)
             ]
         }
@@ -104,7 +105,7 @@ class Detections:
 
     def names(self) -> Iterator[str]:
         """The class name of each detection."""
-        return (_name(self.labels, int(i)) for i in self.class_id)
+        return (label_of(self.labels, int(i)) for i in self.class_id)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain Python values, ready for JSON."""
@@ -164,7 +165,7 @@ class Segmentation:
             "classes": [
                 {
                     "class_id": int(i),
-                    "label": _name(self.labels, int(i)),
+                    "label": label_of(self.labels, int(i)),
                     "pixels": int(counts[i]),
                     "ratio": round(int(counts[i]) / total, 8),
                 }
@@ -183,7 +184,7 @@ class Segmentation:
             xyxy=supervision.mask_to_xyxy(masks),
             mask=masks,
             class_id=ids,
-            data={"class_name": np.array([_name(self.labels, int(i)) for i in ids], dtype=str)},
+            data={"class_name": np.array([label_of(self.labels, int(i)) for i in ids], dtype=str)},
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from jetlens.atomic import write_atomic
 from jetlens.errors import ModelError, SidecarError
+from jetlens.results import label_of
 
 __all__ = [
     "FP32_NODES_KEY",
@@ -21,6 +22,7 @@ __all__ = [
     "ResizeRule",
     "TaskName",
     "TensorSpec",
+    "is_sound",
     "read_model",
     "sidecar_path",
     "write_sidecar",
@@ -158,8 +160,7 @@ class ModelSpec:
 
     def label(self, class_id: int) -> str:
         """The name of a class id; ``class N`` where the labels have none."""
-        name = self.labels[class_id] if 0 <= class_id < len(self.labels) else ""
-        return name or f"class {class_id}"
+        return label_of(self.labels, class_id)
 
     def to_json(self) -> str:
         """The sidecar's text."""
@@ -212,6 +213,15 @@ def write_sidecar(model: Path, spec: ModelSpec) -> ModelSpec:
     return complete
 
 
+def is_sound(path: Path) -> bool:
+    """Whether a model file and its sidecar are there, whole, and belong together."""
+    try:
+        read_model(path)
+    except ModelError:
+        return False
+    return True
+
+
 def read_model(path: Path) -> tuple[bytes, ModelSpec]:
     """The bytes of a model file and its spec, after checking that the two belong together.
 
@@ -226,9 +236,7 @@ def read_model(path: Path) -> tuple[bytes, ModelSpec]:
         raise ModelError(f"{path}: the model file is empty; export or copy it again")
     sidecar = sidecar_path(path)
     if not sidecar.is_file():
-        raise SidecarError(
-            f"{path} has no sidecar {sidecar.name}, so nobody knows how to feed it; write one: jetlens adopt {path} --task T --labels FILE"
-        )
+        raise SidecarError(f"{path} has no sidecar {sidecar.name}, so nobody knows how to feed it; write one: jetlens adopt {path}")
     spec = ModelSpec.from_json(sidecar.read_bytes(), origin=str(sidecar))
     digest = hashlib.sha256(content).hexdigest()
     if spec.sha256 != digest:

@@ -71,10 +71,56 @@ def test_the_caller_owns_the_outputs() -> None:
         kept = first.copy()
         session.run({"images": 255 - PICTURE})
         np.testing.assert_array_equal(first, kept)
-        naive = session._request.infer({0: PICTURE}, share_outputs=True)[0]
+        request = session._requests.get()
+        naive = request.infer({0: PICTURE}, share_outputs=True)[0]
+        session._requests.put(request)
         kept = naive.copy()
         session.run({"images": 255 - PICTURE})
         assert not np.array_equal(naive, kept)
+
+
+AT_ONCE = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from jetlens.backends.base import SessionOptions
+from jetlens.backends.openvino import OpenVino
+pictures = [np.random.default_rng(seed).integers(0, 256, (1, int(sys.argv[3]), int(sys.argv[4]), 3), np.uint8) for seed in range(64)]
+with OpenVino.open(open(sys.argv[2], "rb").read(), SessionOptions(precision="fp32", threads=1, lanes=2)) as session:
+    kept = session._requests.get()
+    def naive(picture):
+        return kept.infer({0: picture}, share_inputs=True, share_outputs=False)[0]
+    def ours(picture):
+        return session.run({"images": picture})["logits"]
+    truth = [naive(picture) for picture in pictures]
+    if sys.argv[1] == "ours":
+        session._requests.put(kept)
+    with ThreadPoolExecutor(6) as pool:
+        for _ in range(20):
+            assert np.array_equal(list(pool.map(globals()[sys.argv[1]], pictures)), truth)
+"""
+
+
+def test_runs_at_once_answer_their_own_pictures(tmp_path: Path) -> None:
+    """Negative control: threads that share one request have their pictures refused or mixed up, or crash the process."""
+    file = tmp_path / "model.onnx"
+    file.write_bytes(color_graph().SerializeToString())
+
+    def code(how: str) -> int:
+        command = [sys.executable, "-c", AT_ONCE, how, str(file), *map(str, SIZE_HW)]
+        return subprocess.run(command, capture_output=True, timeout=120).returncode
+
+    assert code("ours") == 0
+    assert code("naive") != 0
+
+
+def test_one_run_has_all_cores_unless_its_threads_are_given() -> None:
+    content = color_graph().SerializeToString()
+    cores = os.cpu_count() or 1
+    lanes = {(None, 3): 1, (1, 1): 1, (cores, 3): 1, (1, 2): min(2, cores), (1, cores + 5): cores}
+    for (threads, asked), runs in lanes.items():
+        with OpenVino.open(content, SessionOptions(threads=threads, lanes=asked)) as session:
+            assert session.at_once == session._requests.qsize() == runs
 
 
 def test_any_batch_runs() -> None:

@@ -77,8 +77,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
     from jetlens.cli import predict
 
     def load(model: str, backend: str, device: str, *, options: TaskOptions, **_: object) -> Predictor:
-        spec = ModelSpec(model, model, LABELS, PreprocessSpec((32, 48), filter="linear"), OUTPUTS[model][1])  # type: ignore[arg-type]
-        return Predictor(TASKS.load(model)(spec, options), FakeSession(model))  # type: ignore[arg-type]
+        task, _, own = model.partition("@")
+        shape = PreprocessSpec((32, 48), filter="linear")
+        spec = ModelSpec(model, task, LABELS, shape, OUTPUTS[task][1], confidence=float(own or 0.5))  # type: ignore[arg-type]
+        return Predictor(TASKS.load(task)(spec, options), FakeSession(task))  # type: ignore[arg-type]
 
     monkeypatch.setattr(predict, "load", load)
     monkeypatch.setattr(predict, "DEFAULT_MODEL", "detection")
@@ -130,6 +132,13 @@ def test_confidence_and_backend_are_shown(run: Run) -> None:
     _, out, _ = run("a.png", "--confidence", "0.3")
     assert "0.400" in out
     assert "fake" in out
+
+
+def test_without_a_flag_the_models_own_confidence_holds(run: Run) -> None:
+    picture("a.png")
+    assert "0.400" in run("a.png", model="detection@0.35")[1]
+    assert "nothing found" in run("a.png", model="detection@0.95")[1]
+    assert "0.900" in run("a.png", "--confidence", "0.5", model="detection@0.95")[1]
 
 
 def test_classification_prints_index_name_and_time(run: Run) -> None:
@@ -229,7 +238,8 @@ def test_what_cannot_be_used_is_one_line_and_exit_1(run: Run, name: str, words: 
 
 
 @pytest.mark.parametrize(
-    "arguments", [["ftp://h/a.jpg"], ["a.png", "--device", "tpu"], ["a.png", "--precision", "int3"], [], ["test://none"]]
+    "arguments",
+    [["ftp://h/a.jpg"], ["a.png", "--device", "tpu"], ["a.png", "--precision", "int3"], [], ["test://none"], ["0"], ["/dev/video0"]],
 )
 def test_wrong_usage_is_exit_2(run: Run, arguments: list[str]) -> None:
     picture("a.png")
@@ -270,6 +280,7 @@ def test_a_video_gives_as_many_frames_at_the_same_rate_and_size(run: Run) -> Non
         assert (source.info.size_hw, source.info.fps) == ((64, 96), 25.0)
         assert len(list(source)) == 12
     last = out.splitlines()[-1]
+    assert "decoded by pyav" in out
     assert "12 frames in" in last
     assert "FPS on average (frames / wall time)" in last
     said = re.search(r"in ([\d.]+) s = ([\d.]+) FPS", last)

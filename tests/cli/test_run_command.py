@@ -70,10 +70,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
     from jetlens.cli import run as module
 
     def load(model: str, backend: str, device: str, *, options: TaskOptions, **_: object) -> Predictor:
-        spec = ModelSpec(
-            model, model, ("a", "plum"), PreprocessSpec((32, 48), filter="linear"), "detections" if model == "detection" else "logits"
-        )  # type: ignore[arg-type]
-        return Predictor(TASKS.load(model)(spec, options), FakeSession(model))  # type: ignore[arg-type]
+        task, _, own = model.partition("@")
+        shape, decoder = PreprocessSpec((32, 48), filter="linear"), "detections" if task == "detection" else "logits"
+        spec = ModelSpec(model, task, ("a", "plum"), shape, decoder, confidence=float(own or 0.5))  # type: ignore[arg-type]
+        return Predictor(TASKS.load(task)(spec, options), FakeSession(task))  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "load", load)
     monkeypatch.chdir(tmp_path)
@@ -241,9 +241,22 @@ def test_streams_out_are_numbered_before_the_query_and_no_secret_is_said(run: Ru
     assert "secretword" not in out + err
 
 
+def test_without_a_flag_the_models_own_confidence_holds_for_boxes_and_tracks(run: Run) -> None:
+    def seen(*arguments: str) -> list[int]:
+        return [len(row["detections"]) for row in lines_in(run(FILE.format(1), "--json", *arguments, model="detection@0.95")[1])]
+
+    assert seen() == seen("--track") == [0] * 12
+    assert seen("--confidence", "0.5") == seen("--track", "--confidence", "0.5") == [1] * 12
+
+
 def test_counting_and_events(run: Run) -> None:
-    code, out, _ = run(FILE.format(1), "--line", "50,0,50,64", "--zone", "0,0,96,0,96,64,0,64", "--events", "happened/events.jsonl")
+    rules = ("--line", "50,0,50,64", "--zone", "0,0,96,0,96,64,0,64", "--events", "happened/events.jsonl")
+    code, out, _ = run(FILE.format(1), *rules, "--images", "--output", "seen")
     assert code == 0
+    with open_source("seen/01-orange-line/000003.png") as drawn:
+        (frame,) = drawn
+    assert frame.image_rgb[60, 50].tolist() == [255, 225, 60]  # the line
+    assert frame.image_rgb[60, 0].tolist() == [255, 225, 60]  # an edge of the zone
     assert "line 1: 0 forward, 0 backward" in out
     assert "zone 1: 1 entered, 1 inside" in out
     events = lines_in(Path("happened/events.jsonl").read_text())
@@ -253,7 +266,7 @@ def test_counting_and_events(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("missing.mp4",), 1, "missing.mp4"),
+        (("missing.mp4",), 1, "missing.mp4: no such file"),
         (("nope://x",), 2, "nope"),
         ((FILE.format(1), "--output", "out.gif"), 2, "give a video (.mp4"),
         ((FILE.format(1), "--output", "ftp://me:secret@box/out"), 2, "results go to files, folders and rtsp://"),
@@ -266,10 +279,11 @@ def test_counting_and_events(run: Run) -> None:
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(run: Run, arguments: tuple[str, ...], code: int, said: str) -> None:
-    ended, _, err = run(*arguments)
+    ended, out, err = run(*arguments)
     assert ended == code
     assert said in err
     assert "secret" not in err
+    assert "captured" not in out
     assert len(err.strip().splitlines()) == 1
 
 

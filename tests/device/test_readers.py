@@ -31,7 +31,7 @@ def test_the_processor_of_a_folder(tmp_path: Path) -> None:
     stat = "cpu  100 0 100 800 0 0 0 0 0 0\ncpu0 50 0 50 400 0 0 0 0 0 0\ncpu1 50 0 50 400 0 0 0 0 0 0\nintr 1\n"
     meminfo = "MemTotal: 8192000 kB\nMemAvailable: 4096000 kB\nSwapTotal: 1024000 kB\nSwapFree: 512000 kB\n"
     write_files(tmp_path, {"proc/stat": stat, "proc/meminfo": meminfo, "proc/77/status": "VmHWM:\t 2048 kB\nVmRSS:\t 1024 kB\n"})
-    source = Processor(pid=77, root=tmp_path)
+    source = Processor(root=tmp_path)
     first = source.read()
     assert (first.cpu_percent, first.cores) == (None, (Core(), Core()))
     write_files(
@@ -42,7 +42,9 @@ def test_the_processor_of_a_folder(tmp_path: Path) -> None:
     assert reading.cpu_percent == 100
     assert [core.percent for core in reading.cores] == [100, 0]
     assert (reading.memory_used_mib, reading.memory_total_mib, reading.swap_used_mib, reading.swap_total_mib) == (4000, 8000, 500, 1000)
-    assert reading.process_rss_mib == 1
+    memory = process_memory(77, tmp_path)
+    assert memory is not None
+    assert (memory.rss_mib, memory.peak_mib) == (1, 2)
     assert process_memory(78, tmp_path) is None
 
 
@@ -207,10 +209,9 @@ def test_nvml_of_a_gpu_that_says_all() -> None:
             nvmlDeviceGetCurrentClocksThrottleReasons=lambda handle: 0x4,
             nvmlDeviceGetComputeRunningProcesses=lambda handle: [SimpleNamespace(pid=5, usedGpuMemory=7 * 2**20)],
         ),
-        pid=5,
     )
     reading = source.read()
-    assert (reading.gpu_percent, reading.power_w, reading.gpu_mhz, reading.process_gpu_mib) == (93, 350.5, 1980, 7)
+    assert (reading.gpu_percent, reading.power_w, reading.gpu_mhz, source.process_mib(5)) == (93, 350.5, 1980, 7)
     assert reading.counters_j["GPU 0 (NVML)"] == pytest.approx(1000.5)
     assert reading.throttling == ("power cap",)
     assert source.why_no_power == ""
@@ -272,3 +273,8 @@ source.close()
     started, pid = answer.stdout.split()
     assert started == "True"
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_the_hottest_sensor_is_one_that_measures() -> None:
+    assert Reading(temperatures_c={"cpu": 40, "PMIC": 100}).hottest_c == 40
+    assert Reading().hottest_c is None

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boards import DPKG, NVPMODEL_CONF, write_files
-from jetlens.device.jetson import installed_packages, parse_clocks, parse_power_mode, read_power_mode
+from jetlens.device.jetson import installed_packages, parse_power_mode, read_power_mode
 from jetlens.device.smi import GpuState, gpu_reading, parse_state, parse_table, plausible_power, throttling, visible_gpu
 
 
@@ -30,18 +30,6 @@ def test_the_power_mode_of_the_service_needs_no_program(tmp_path: Path) -> None:
     assert read_power_mode(tmp_path).name == ""
     write_files(tmp_path, {"var/lib/nvpmodel/status": "pmode:0002 fmode:cool", "etc/nvpmodel.conf": NVPMODEL_CONF})
     assert (read_power_mode(tmp_path).name, read_power_mode(tmp_path).number) == ("MAXN_SUPER", 2)
-
-
-def test_clocks_of_a_nano(shared_data: Path) -> None:
-    clocks = parse_clocks((shared_data / "logs/jetson_clocks_show_nano.txt").read_text())
-    assert (clocks.board, clocks.power_mode, clocks.locked) == ("jetson-nano", "MAXN", False)
-    assert len(clocks.cores) == 4
-    assert (clocks.cores["cpu3"].lowest_mhz, clocks.cores["cpu3"].highest_mhz, clocks.cores["cpu3"].governor) == (102, 1428, "schedutil")
-    gpu = clocks.others["GPU"]
-    assert (gpu.lowest_mhz, gpu.highest_mhz, gpu.now_mhz) == pytest.approx((76.8, 921.6, 153.6))
-    assert clocks.others["EMC"].highest_mhz == pytest.approx(1600)
-    assert parse_clocks("GPU MinFreq=921600000 MaxFreq=921600000 CurrentFreq=921600000").locked is True
-    assert parse_clocks("nothing known").locked is None
 
 
 def test_packages_that_are_installed(tmp_path: Path) -> None:
@@ -113,7 +101,6 @@ def test_what_holds_clocks_down() -> None:
 @given(st.text(max_size=400))
 def test_odd_answers_are_no_error(text: str) -> None:
     parse_power_mode(text)
-    parse_clocks(text)
     parse_table(text)
     parse_state(text)
 

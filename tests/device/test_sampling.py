@@ -111,15 +111,9 @@ def test_idle_is_subtracted_and_other_rails_do_not_compare() -> None:
 
 
 def test_ranges_leave_out_what_was_not_measured() -> None:
-    readings = [Reading(t / 10, gpu_percent=None if t % 2 else 10.0 * t, temperatures_c={"cpu": 40 + t, "PMIC": 100}) for t in range(5)]
+    readings = [Reading(t / 10, gpu_percent=None if t % 2 else 10.0 * t) for t in range(5)]
     samples = _samples(readings)
     assert samples.gpu_percent() == Range(20, 40, 3)
-    assert samples.temperature_c() == Range(42, 44, 5)
-    assert samples.cpu_percent() is None
-    assert samples.process_gpu_mib() is None
-    assert samples.throttling() is None
-    told = _samples([replace(readings[0], throttling=()), replace(readings[1], throttling=("power cap",))])
-    assert told.throttling() == ("power cap",)
     assert [reading.at_s for reading in samples.between(0.1, 0.3).readings] == [0.1, 0.2, 0.3]
 
 
@@ -167,7 +161,6 @@ def test_the_sampler_reads_in_its_own_thread_and_covers_the_block() -> None:
     assert {"sampler"} <= set(source.reads)
     assert source.closed == 1
     assert samples.cpu_s >= 0.25
-    assert samples.rate_hz is not None
     assert "sampler" not in {thread.name for thread in threading.enumerate()}
 
 
@@ -190,7 +183,6 @@ def test_this_machine_can_be_sampled() -> None:
     """What it costs depends on the machine; that it is stated does not."""
     samples = sample_idle(0.5, interval_s=0.05)
     assert "/proc" in samples.source
-    assert samples.cost_percent is not None
-    assert 0 < samples.cost_percent < 100
-    assert samples.memory_used_mib() is not None
+    assert 0 < samples.cpu_s < 0.5
+    assert samples.readings[-1].memory_used_mib is not None
     assert bool(samples.power_rail) != bool(samples.why_no_power)

@@ -92,7 +92,9 @@ def test_forward_differences_give_what_backpropagation_gives(residual, orange, c
     assert first.class_id == second.class_id == class_id
     assert first.confidence == pytest.approx(second.confidence, abs=1e-4)
     assert first.method.startswith("class activation map (CAM, Zhou et al. 2016)")
-    assert "backpropagation" in second.method
+    assert second.method == first.method
+    earlier = look_inside(str(checkpoint)).class_activation(orange, class_id, "layer3")
+    assert earlier.method.startswith("Grad-CAM (Selvaraju et al. 2017), the gradients by backpropagation")
 
 
 def test_a_head_without_average_is_grad_cam_and_as_exact(grade, orange) -> None:

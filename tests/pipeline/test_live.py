@@ -22,6 +22,7 @@ from jetlens.frame import Frame
 from jetlens.media.base import Source
 from jetlens.pipeline.inference import usual_lanes
 from jetlens.pipeline.live import LiveOptions, LivePipeline, LiveResult
+from jetlens.pipeline.stages import run_stages
 
 RATES = (5.0, 15.0, 25.0, 30.0)
 
@@ -226,7 +227,7 @@ def test_how_many_runs_at_once_are_usual(monkeypatch: pytest.MonkeyPatch) -> Non
         pass
 
     class Alone(ImmediateLanes, ReadingSession):  # type: ignore[misc]
-        pass
+        facts = PooledSession.facts
 
     monkeypatch.setattr("jetlens.pipeline.inference._cores", lambda: 8)
     predictor = reading_predictor(Immediate())
@@ -234,7 +235,33 @@ def test_how_many_runs_at_once_are_usual(monkeypatch: pytest.MonkeyPatch) -> Non
     table = {(1, 1, 0): 1, (1, 3, 0): 3, (1, 0, 1): 4, (1, 1, 1): 4, (4, 0, 9): 2, (None, 1, 0): 1, (None, 2, 0): 2, (8, 5, 5): 1}
     assert {row: usual_lanes(predictor, *row) for row in table} == table
     assert usual_lanes(reading_predictor(Alone()), 1, 4, 4) == 1
+    monkeypatch.setattr(Alone, "at_once", 2)
+    assert usual_lanes(reading_predictor(Alone()), 1, 4, 4) == 4
     assert usual_lanes(reading_predictor(LanedSession(3)), 1, 4, 4) == 3
+
+
+def test_steps_share_cores_where_nothing_is_a_camera_or_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Immediate(ReadingSession, ImmediateLanes):  # type: ignore[misc]
+        facts = PooledSession.facts
+
+    shared: list[bool] = []
+
+    def noted(*arguments: Any, cores: Any, **options: Any) -> Any:
+        shared.append(cores is not None)
+        return run_stages(*arguments, cores=cores, **options)
+
+    monkeypatch.setattr("jetlens.pipeline.live.run_stages", noted)
+    for session, sources in (
+        (Immediate(), [CodedFile(0, 20), CodedFile(1, 20)]),
+        (Immediate(), [CodedFile(0, 20), CodedCamera(1, 100.0)]),
+        (LanedSession(2), [CodedFile(0, 20)]),
+    ):
+        pipeline = LivePipeline(sources, reading_predictor(session), lambda result, _: None)
+        if len(sources) == 2 and len(shared) == 1:
+            threading.Timer(0.5, pipeline.stop).start()
+        pipeline.run()
+        check_account(pipeline)
+    assert shared == [True, False, False]
 
 
 @pytest.mark.parametrize("where", ["deliver", "result"])

@@ -52,6 +52,8 @@ def test_int8_is_written_with_its_story(tmp_path: Path, photos: Path) -> None:
     assert (report.verdict, report.calibration["pictures"], report.data["pictures"]) == ("accepted", 20, 20)
     assert report.data["sha256"] != report.calibration["sha256"]
     assert any("calibrates on 20 pictures" in line for line in told)
+    assert told[0] == "reads or draws its pictures"
+    assert any(line.startswith("int8 answers ") for line in told)
     assert json.loads(json.dumps(report.to_dict()))["status"] == "accepted"
     assert "calibrated on 20 pictures" in "\n".join(report.lines())
     with load(model, "onnxruntime", precision="int8") as predictor:

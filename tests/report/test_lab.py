@@ -67,6 +67,21 @@ def test_sections_and_items_stand_in_their_order() -> None:
         assert [name for name in names if name in ITEMS] == [*ITEMS, *ITEMS]
 
 
+def test_the_system_is_told_in_words_and_units() -> None:
+    machine = {"memory_available_mib": 512, "python": "3.11.2", "gpus": ({"name": "A", "memory_mib": 8},), "jetson": None}
+    state = {"cpu_mhz": 2596.4, "temperatures_c": {"c": 40}, "load_1m": 0.5, "on_battery": False}
+    found = run(row("pytorch", 9), machine=machine, versions={"python": "3.11.2", "numpy": "2"}, state_before=state)
+    text = lab_markdown({"a.json": found}, {}, 30)
+    told = [line for line in text.partition("## 2.")[2].partition("## 3.")[0].splitlines() if line.startswith("- ")]
+    assert told[:5] == [
+        "- memory available: 512 MiB",
+        "- python: 3.11.2",
+        "- GPUs: name A, memory 8 MiB",
+        "- numpy: 2",
+        "- state before: CPU 2,596 MHz, temperatures c 40 °C, load 0.500 in the last minute, on battery no",
+    ]
+
+
 def test_without_tensorrt_it_is_said_why_and_no_gain_is_claimed() -> None:
     text = markdown(row("pytorch", 9), row("onnxruntime", 4), row("tensorrt", 1, blocks=0, facts=None, failed=ABSENT))
     told = answer(text, "How does TensorRT help?")

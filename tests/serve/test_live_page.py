@@ -396,11 +396,9 @@ def test_a_failure_inside_is_told_without_the_address(page: LivePage, pipeline: 
     assert said == "jetlens: the live page failed: ZeroDivisionError: division by zero\n"
 
 
-def test_the_pipeline_may_come_after_the_address_is_taken(pipeline: MadePipeline) -> None:
-    page = LivePage(host="127.0.0.1", port=0)
-    page.watch(pipeline)
-    with page:
-        page.start()  # twice is allowed
+def test_starting_twice_is_allowed(pipeline: MadePipeline) -> None:
+    with LivePage(pipeline, port=0) as page:
+        page.start()
         assert ask(page).status == 200
 
 

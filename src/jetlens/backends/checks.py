@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from jetlens.backends.base import SessionOptions
-from jetlens.errors import BackendError, ModelError
+from jetlens.errors import BackendError, ModelError, plain_line
 from jetlens.graph import read_graph
 from jetlens.spec import TensorSpec
 
@@ -34,7 +34,7 @@ def reason(error: BaseException) -> str:
     text = str(error)
     for noise in _NOISE:
         text = noise.sub(" ", text)
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split()) or type(error).__name__
+    text = plain_line(text) or type(error).__name__
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
 

@@ -50,9 +50,14 @@ class ImmediatePending:
 
 
 class ImmediateLanes:
-    """Gives a session that has ``run`` its ``lane`` and ``submit``."""
+    """Gives a session that has ``run`` its ``lane`` and ``submit``.
+
+    Attributes:
+        at_once: how many runs several threads may have at once; 1 where only one thread at a time may call ``run``.
+    """
 
     inputs: tuple[TensorSpec, ...]
+    at_once: int = 1
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Runs once and returns every output."""

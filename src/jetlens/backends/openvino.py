@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -74,25 +76,29 @@ class OpenVino:
         if options.precision == "bf16" and "BF16" not in abilities:
             raise BackendError("openvino: precision bf16 was asked for, but this CPU has no bfloat16 instructions; use fp32")
         try:
-            compiled = core.compile_model(core.read_model(model=model), "CPU", _config(options))
+            streams = _streams(options)
+            compiled = core.compile_model(core.read_model(model=model), "CPU", _config(options, streams))
         except Exception as error:  # the runtime raises RuntimeError and its own kinds
             raise ModelError(f"openvino {_version(ov)} refuses the model: {reason(error)}") from error
         precision = _running_precision(compiled)
         check_precision("openvino", options, precision, "leave the precision away, or give a graph of that precision")
         device = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
         provider = ",".join(compiled.get_property("EXECUTION_DEVICES"))
-        return OpenVinoSession(compiled, graph, RunFacts("openvino", _version(ov), provider, device, precision))
+        return OpenVinoSession(compiled, graph, RunFacts("openvino", _version(ov), provider, device, precision), streams)
 
 
 class OpenVinoSession(ImmediateLanes):
-    """A model compiled by OpenVINO; one thread at a time may call ``run``."""
+    """A model compiled by OpenVINO; any number of threads may call ``run``, and ``at_once`` of them run while the others wait."""
 
-    def __init__(self, compiled: Any, graph: GraphFacts, facts: RunFacts) -> None:
+    def __init__(self, compiled: Any, graph: GraphFacts, facts: RunFacts, at_once: int = 1) -> None:
         self.facts = facts
+        self.at_once = at_once
         self.inputs = _tensors(compiled.inputs, graph.inputs)
         self.outputs = _tensors(compiled.outputs, graph.outputs)
         self._input_index = {row.name: i for i, row in enumerate(self.inputs)}
-        self._request: Any = compiled.create_infer_request()
+        self._requests: SimpleQueue[Any] | None = SimpleQueue()
+        for _ in range(at_once):
+            self._requests.put(compiled.create_infer_request())
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Runs once and returns every output; the caller owns the arrays.
@@ -100,20 +106,24 @@ class OpenVinoSession(ImmediateLanes):
         Raises:
             BackendError: the inputs do not fit the graph, the session is closed or the runtime failed.
         """
-        if self._request is None:
+        requests = self._requests
+        if requests is None:
             raise BackendError("openvino: the session is closed; load the model again")
         check_feed("openvino", self.inputs, inputs)
+        request = requests.get()
         try:
             # The inputs are read in place; the outputs are copies, since the request writes over its own.
             feed = {self._input_index[name]: array for name, array in inputs.items()}
-            results = self._request.infer(feed, share_inputs=True, share_outputs=False)
+            results = request.infer(feed, share_inputs=True, share_outputs=False)
         except Exception as error:  # the runtime raises RuntimeError and its own kinds
             raise BackendError(f"openvino failed while it ran: {reason(error)}") from error
+        finally:
+            requests.put(request)
         return {row.name: results[i] for i, row in enumerate(self.outputs)}
 
     def close(self) -> None:
         """Frees the model; closing twice is allowed."""
-        self._request = None
+        self._requests = None
 
     def __enter__(self) -> OpenVinoSession:
         return self
@@ -141,10 +151,15 @@ def _core() -> Any:
     return import_openvino().Core()
 
 
-def _config(options: SessionOptions) -> dict[str, Any]:
-    config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+def _streams(options: SessionOptions) -> int:
+    """Runs at once: as many lanes as the cores hold where each run's threads are given; else one run has all cores, and answers soonest."""
+    return max(1, min(options.lanes, (os.cpu_count() or 1) // options.threads)) if options.threads else 1
+
+
+def _config(options: SessionOptions, streams: int) -> dict[str, Any]:
+    config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT", "NUM_STREAMS": streams}
     if options.threads:
-        config["INFERENCE_NUM_THREADS"] = options.threads
+        config["INFERENCE_NUM_THREADS"] = options.threads * streams
     if options.precision in _HINTS:
         config["INFERENCE_PRECISION_HINT"] = _HINTS[options.precision]
     return config

@@ -11,14 +11,14 @@ from pathlib import Path
 from PIL import Image as PillowImage
 
 from jetlens.data.base import PartName
-from jetlens.data.samples import ORANGE_LINE_LABELS
+from jetlens.data.samples import is_orange_line_model
 from jetlens.errors import DataError, UsageError
 from jetlens.evaluate import ORANGE_LINE, dataset
 from jetlens.frame import Image
 from jetlens.imagefile import IMAGE_SUFFIXES
 from jetlens.spec import ModelSpec
 
-__all__ = ["Pictures", "find_pictures", "is_orange_line_model"]
+__all__ = ["Pictures", "find_pictures"]
 
 _JPEG_QUALITY = 95
 
@@ -58,11 +58,6 @@ def find_pictures(spec: ModelSpec, images: Path | None, data: str | None, count:
     samples = list(islice(dataset(data or ORANGE_LINE, spec, count, layout=layout, split=split), count))
     contents = [sample.image.read_bytes() if isinstance(sample.image, Path) else _jpeg(sample.image) for sample in samples]
     return Pictures(tuple(sample.name for sample in samples), tuple(contents))
-
-
-def is_orange_line_model(spec: ModelSpec) -> bool:
-    """Whether a model answers the classes of the orange line, whose pictures are drawn and not read."""
-    return tuple(label.casefold() for label in spec.labels) == tuple(label.casefold() for label in ORANGE_LINE_LABELS[spec.task])
 
 
 def _jpeg(image: Image) -> bytes:

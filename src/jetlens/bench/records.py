@@ -188,6 +188,11 @@ class Measurement:
     failed: str = ""
 
     @property
+    def precision(self) -> str | None:
+        """That which ran, or where nothing did, the one that was asked for."""
+        return self.facts.precision if self.facts else self.case.precision
+
+    @property
     def refused(self) -> str:
         """Why its speed may not be shown: it failed, or a gate did; empty where it may."""
         return self.failed or next((f"{gate.name} gate: {gate.why}" for gate in self.gates if not gate.passed), "")

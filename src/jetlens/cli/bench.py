@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
 import typer
-from rich.console import Console
 
 from jetlens.backends.base import Precision
 from jetlens.bench.cases import case_paths, installed_backends, make_cases, own_precision, reference_case
@@ -17,7 +16,7 @@ from jetlens.bench.checks import Checks, Labelled
 from jetlens.bench.choose import choose
 from jetlens.bench.figures import summary
 from jetlens.bench.files import write_run
-from jetlens.bench.inputs import find_pictures, is_orange_line_model
+from jetlens.bench.inputs import find_pictures
 from jetlens.bench.records import SCOPES, Case, Mode, Run, Scenario, Scope
 from jetlens.bench.runner import Plan, measure
 from jetlens.bench.sweep import sweep
@@ -26,6 +25,8 @@ from jetlens.choice import write_choice
 from jetlens.cli import flags
 from jetlens.cli.bench_streams import StreamRequest, measure_streams, scenario_of
 from jetlens.cli.bench_table import show
+from jetlens.cli.terminal import tell, wide_console
+from jetlens.data.samples import is_orange_line_model
 from jetlens.errors import BackendError, GateError, JetlensError, OutputError, UsageError
 from jetlens.evaluate import ORANGE_LINE
 from jetlens.graph import read_graph
@@ -70,8 +71,8 @@ def command(
     limits: Annotated[str | None, typer.Option("--sweep", help="batch or size: find the largest that fits.")] = None,
     blocks: Annotated[int | None, typer.Option("--blocks", min=1, help="Turns of each case: 10, of streams 3.")] = None,
     block_seconds: Annotated[float | None, typer.Option("--block-seconds", min=0.01, help="Length of a turn: 0.5, of a camera 5.")] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads inside one run.")] = None,
-    weights: Annotated[Path | None, typer.Option("--weights", help="A weights file for a torchvision network's name.")] = None,
+    threads: flags.ThreadsFlag = None,
+    weights: flags.WeightsFlag = None,
     output: Annotated[Path | None, typer.Option("--output", help="Keep the raw values in this file, for compare and report.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a row.")] = False,
 ) -> None:
@@ -79,7 +80,7 @@ def command(
     _check_targets(target_fps, target_p99)
     if limits is not None and (chosen or target_fps is not None):
         raise UsageError("--sweep finds what fits; leave --choose and --target-fps to a measurement without it")
-    said, save = _progress(as_json), _saver(output)
+    said, save = _teller(as_json), _saver(output)
     stream = scenario_of(scenario, video, camera, modes)
     if stream is not None:
         calls = {"batch": batch != "1", "lanes": lanes != "1", "choose": chosen, "target-p99": target_p99, "sweep": limits}
@@ -115,7 +116,7 @@ def command(
         pictures=chosen_pictures,
         scenario=kind,
         fps=fps,
-        scope=_scope(scope),
+        scope=cast(Scope, flags.one_of("--scope", scope or "answer", SCOPES)),
         blocks=blocks or 10,
         block_s=block_seconds or 0.5,
         threads=threads,
@@ -133,20 +134,13 @@ def command(
 
 def _point_to(output: Path | None, as_json: bool, hint: str) -> None:
     if output is not None and not as_json:
-        print(f"raw values: {output}; {hint}", file=sys.stderr)
+        tell(f"raw values: {output}; {hint}")
 
 
 def _refuse(scenario: str, flags_of_calls: Mapping[str, object]) -> None:
     given = next((name for name, value in flags_of_calls.items() if value), None)
     if given is not None:
         raise UsageError(f"--{given} goes with single calls, not with --scenario {scenario}")
-
-
-def _scope(text: str | None) -> Scope:
-    found = next((scope for scope in SCOPES if scope == (text or "answer")), None)
-    if found is None:
-        raise UsageError(f"--scope {text!r}; allowed: {', '.join(SCOPES)}")
-    return found
 
 
 def _precisions(path: Path, precisions: str | None) -> list[Precision | None]:
@@ -230,21 +224,20 @@ def _saver(output: Path | None) -> Callable[[Run], None]:
     return lambda run: write_run(output, run)
 
 
-def _progress(as_json: bool) -> Callable[[str], None]:
+def _teller(as_json: bool) -> Callable[[str], None]:
     if as_json:
         return lambda message: None
-    return lambda message: print(f"jetlens: {message}", file=sys.stderr, flush=True)
+    return lambda message: tell(f"jetlens: {message}")
 
 
 def _print(run: Run, as_json: bool) -> None:
     if not as_json:
-        console = Console()
-        show(run, console if console.is_terminal else Console(width=max(150, console.width)))
+        show(run, wide_console())
         return
     for row in run.measurements:
         head: dict[str, Any] = {"case": row.case.title, "backend": row.case.backend, "model": row.case.model}
         head |= {
-            "precision": row.facts.precision if row.facts else row.case.precision,
+            "precision": row.precision,
             "provider": row.facts.provider if row.facts else None,
         }
         head |= {"input_sha256": row.input_sha256, "complete": row.complete}
@@ -279,10 +272,9 @@ def _conclude(
 def _sweep(
     plan: Plan, limits: str, spec: ModelSpec, path: Path, save: Callable[[Run], None], said: Callable[[str], None], as_json: bool
 ) -> None:
-    if limits not in ("batch", "size"):
-        raise UsageError(f"--sweep {limits!r}; allowed: batch, size")
+    kind: Literal["batch", "size"] = flags.one_of("--sweep", limits, ("batch", "size"))
     tensor = read_graph(path.read_bytes(), str(path)).inputs[0]
-    found = sweep(plan, cast(Literal["batch", "size"], limits), spec, tensor, said)
+    found = sweep(plan, kind, spec, tensor, said)
     save(found.run)
     _print(found.run, as_json)
     if not found.largest:

@@ -17,11 +17,13 @@ from rich.text import Text
 
 from jetlens.backends.base import Precision
 from jetlens.bench.cases import case_paths
-from jetlens.bench.inputs import Pictures, is_orange_line_model
+from jetlens.bench.inputs import Pictures
 from jetlens.bench.modes import CAMERA, find_stream, orange_video, stream_cases, stream_figures
 from jetlens.bench.records import MODES, Measurement, Run, Scenario
 from jetlens.bench.runner import Plan, measure
-from jetlens.cli.bench_table import fitted
+from jetlens.cli.bench_table import fitted, number
+from jetlens.cli.terminal import printable, wide_console
+from jetlens.data.samples import is_orange_line_model
 from jetlens.errors import BackendError, GateError, UsageError
 from jetlens.spec import ModelSpec
 
@@ -90,8 +92,7 @@ def measure_streams(request: StreamRequest, save: Callable[[Run], None], said: C
     if as_json:
         _print_json(run)
     else:
-        console = Console()
-        show_streams(run, console if console.is_terminal else Console(width=max(150, console.width)))
+        show_streams(run, wide_console())
     _conclude(run, request.target_fps, as_json)
     return run
 
@@ -115,16 +116,16 @@ def show_streams(run: Run, console: Console) -> None:
     title = (
         f"\n{model}: {about} of {width}x{height} at {stream['fps']:g} frames a second{frames} ({stream['name']}), {turns} turns of each row"
     )
-    console.print(Text(_plain(title), style="bold"), soft_wrap=True)
+    console.print(Text(printable(title, keep="\n"), style="bold"), soft_wrap=True)
     heads = ("task", "stream", "network", "runtime", "GPU TFLOPS", "precision", "mode", "average FPS", "turns", "p50 ms", "p99 ms")
     reasons: dict[str, int] = {}
     rows = [_cells(run, row, reasons) for row in run.measurements]
     for part in fitted((*heads, "busiest", "RSS MiB"), rows, console.width, _SPARE):
         console.print(part)
-    for reason, number in reasons.items():
-        console.print(Text(_plain(f"({number}) {reason}")), soft_wrap=True)
+    for reason, place in reasons.items():
+        console.print(Text(printable(f"({place}) {reason}")), soft_wrap=True)
     for line in _notes(run):
-        console.print(Text(_plain(line)), soft_wrap=True)
+        console.print(Text(printable(line)), soft_wrap=True)
 
 
 def _cells(run: Run, row: Measurement, reasons: dict[str, int]) -> list[str]:
@@ -137,7 +138,7 @@ def _cells(run: Run, row: Measurement, reasons: dict[str, int]) -> list[str]:
         f"{network[1]}x{network[0]}",
         f"{_RUNTIMES.get(case.backend, case.backend)}{provider}",
         "n/a" if found is None or found.tflops is None else f"{found.tflops:.4g}",
-        facts.precision if facts else case.precision or "-",
+        row.precision or "-",
         MODES[case.mode] if case.mode else "-",
     ]
     if found is None:
@@ -148,10 +149,10 @@ def _cells(run: Run, row: Measurement, reasons: dict[str, int]) -> list[str]:
         *head,
         f"{found.fps:.1f}{complete}",
         f"{found.lowest_fps:.1f}-{found.highest_fps:.1f}",
-        "n/a" if found.p50_ms is None else f"{found.p50_ms:.1f}",
-        "n/a" if found.p99_ms is None else f"{found.p99_ms:.1f}",
+        number(found.p50_ms, "{:.1f}"),
+        number(found.p99_ms, "{:.1f}"),
         "n/a" if found.busiest is None else f"{found.busiest[0]} {found.busiest[1]:.0%}",
-        "n/a" if row.memory.peak is None else f"{row.memory.peak:.0f}",
+        number(row.memory.peak, "{:.0f}"),
     ]
 
 
@@ -181,7 +182,7 @@ def _print_json(run: Run) -> None:
         found = stream_figures(run, row)
         head = {"case": row.case.title, "backend": row.case.backend, "mode": row.case.mode, "model": row.case.model}
         head |= {
-            "precision": row.facts.precision if row.facts else row.case.precision,
+            "precision": row.precision,
             "provider": row.facts.provider if row.facts else None,
         }
         about = {name: run.stream[name] for name in ("task", "size_hw", "network_hw", "name")}
@@ -220,7 +221,3 @@ def scenario_of(text: str, video: str | None, camera: str | None, modes: str | N
     if modes is not None and named is None:
         raise UsageError(f"--modes goes with --scenario video or live, not with {text}")
     return cast("Scenario | None", named)
-
-
-def _plain(text: str) -> str:
-    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)

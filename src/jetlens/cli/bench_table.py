@@ -10,8 +10,9 @@ from rich.text import Text
 
 from jetlens.bench import figures
 from jetlens.bench.records import STAGES, Measurement, Run
+from jetlens.cli.terminal import printable
 
-__all__ = ["fitted", "show"]
+__all__ = ["fitted", "number", "show"]
 
 _SCOPES = {
     "answer": "from pixels to answer: preprocess, copies, compute, postprocess",
@@ -46,7 +47,7 @@ def show(run: Run, console: Console) -> None:
         console.print(part)
     for row in run.measurements:
         if row.refused:
-            console.print(Text(_plain(f"{_word(row)} {row.case.title}: {row.refused}")), soft_wrap=True)
+            console.print(Text(printable(f"{_word(row)} {row.case.title}: {row.refused}")), soft_wrap=True)
     if any(row.deviation or row.accuracy for row in run.measurements):
         console.print(_proof(run))
     if run.scenario == "single" and any(row.blocks and not row.refused for row in run.measurements):
@@ -59,12 +60,12 @@ def show(run: Run, console: Console) -> None:
 def _speed(run: Run, width: int) -> Iterator[Table | Text]:
     ranks = figures.ties(run)
     shared = list(ranks.values())
-    order = sorted(range(len(run.measurements)), key=lambda number: (ranks.get(number, len(ranks) + 1), number))
+    order = sorted(range(len(run.measurements)), key=lambda index: (ranks.get(index, len(ranks) + 1), index))
     rows = []
-    for number in order:
-        rank = ranks.get(number)
+    for index in order:
+        rank = ranks.get(index)
         place = "" if rank is None else f"{rank}=" if shared.count(rank) > 1 else str(rank)
-        rows.append(_cells(run, run.measurements[number], place))
+        rows.append(_cells(run, run.measurements[index], place))
     heads = ("#", "case", "ran", "best ms", "p50", "(95 %)", "p90", "p95", "p99", "p99.9", "max", "images/s", "RSS MiB", "W", "J/image")
     yield from fitted(heads, rows, width, ("p95", "p90", "p99.9", "max", "RSS MiB", "(95 %)", "J/image", "W", "ran"), "")
 
@@ -76,7 +77,7 @@ def fitted(
 
     The first column of ``WIDE`` that it has takes several lines where it must.
     """
-    columns = {head: [_plain(row[number]) for row in rows] for number, head in enumerate(heads)}
+    columns = {head: [printable(row[index]) for row in rows] for index, head in enumerate(heads)}
     wide = next(head for head in WIDE if head in columns)
     room = {head: _room(head, cells) + 2 for head, cells in columns.items()}
     empty = [head for head in spare if all(cell in _NO_VALUES for cell in columns[head])]
@@ -90,8 +91,8 @@ def fitted(
     room[wide] += min(max(map(len, columns[wide])) + 2 - room[wide], max(0, width - sum(room.values())))
     for head, size in room.items():
         table.add_column(head, justify="left" if head in _LEFT else "right", overflow="fold", width=size - 2)
-    for number in range(len(rows)):
-        table.add_row(*(Text(columns[head][number]) for head in room))
+    for index in range(len(rows)):
+        table.add_row(*(Text(columns[head][index]) for head in room))
     yield table
     for about, found in (("n/a here", empty), ("no room here, see --json", set(gone) - set(empty))):
         if named := [head for head in heads if head in gone and head in found]:
@@ -118,14 +119,14 @@ def _cells(run: Run, row: Measurement, place: str) -> list[str]:
         place,
         row.case.title + ("" if row.complete else f" (incomplete: {len(row.blocks)} of {row.planned} blocks)"),
         ran,
-        _number(found["undisturbed_ms"], "{:.2f}"),
-        _number(numbers[0], "{:.2f}"),
+        number(found["undisturbed_ms"], "{:.2f}"),
+        number(numbers[0], "{:.2f}"),
         "" if interval is None else f"{interval[0]:.2f}-{interval[1]:.2f}",
-        *(_number(value, "{:.2f}") for value in numbers[1:]),
-        _number(found["images_per_s"], "{:.1f}"),
-        _number(row.memory.peak, "{:.0f}"),
-        _number(found["mean_power_w"], "{:.1f}"),
-        _number(found["joules_per_image"], "{:.3g}"),
+        *(number(value, "{:.2f}") for value in numbers[1:]),
+        number(found["images_per_s"], "{:.1f}"),
+        number(row.memory.peak, "{:.0f}"),
+        number(found["mean_power_w"], "{:.1f}"),
+        number(found["joules_per_image"], "{:.3g}"),
     ]
 
 
@@ -141,7 +142,7 @@ def _proof(run: Run) -> Table:
         if row.deviation or row.accuracy:
             gates = ", ".join(f"{gate.name} {'passed' if gate.passed else 'FAILED'}" for gate in row.gates)
             cells = (row.case.title, ", ".join(_deviation(row.deviation)), ", ".join(_accuracy(row)), gates)
-            table.add_row(*(Text(_plain(cell)) for cell in cells))
+            table.add_row(*(Text(printable(cell)) for cell in cells))
     return table
 
 
@@ -156,11 +157,11 @@ def _stages(run: Run, width: int) -> Iterator[Table | Text]:
         rows.append(
             [
                 row.case.title,
-                *(_number(stages.get(stage), "{:.3f}", "-") for stage in STAGES),
+                *(number(stages.get(stage), "{:.3f}", "-") for stage in STAGES),
                 f"{row.first_ms:.1f}",
                 f"{row.load_ms:.0f}",
-                _number(row.memory.device, "{:.0f}"),
-                _number(row.memory.engine, "{:.1f}"),
+                number(row.memory.device, "{:.0f}"),
+                number(row.memory.engine, "{:.1f}"),
                 "n/a" if use is None else f"{use[0]:.0f} % (max {use[1]:.0f})",
             ]
         )
@@ -180,7 +181,8 @@ def _notes(run: Run) -> Iterator[str]:
     pictures = max((int(row.accuracy.get("pictures", 0)) for row in run.measurements), default=0)
     if pictures:
         yield f"accuracy on {pictures} pictures, with 95 % intervals"
-    if any(count > 1 for count in _counted(figures.ties(run)).values()):
+    ranks = figures.ties(run)
+    if len(set(ranks.values())) < len(ranks):
         yield "rows that share a number (=) are ties: the intervals of their best latency overlap"
     shown = [row for row in run.measurements if row.blocks and not row.refused]
     spreads = {row.case.title: figures.noise(row, run.scope, run.scenario) for row in shown}
@@ -196,11 +198,6 @@ def _notes(run: Run) -> Iterator[str]:
     yield f"the bench itself adds {1000 * run.overhead_ms:.1f} us to a call ({run.overhead_ms:.2%} of a call of 1 ms)"
 
 
-def _counted(ranks: Mapping[int, int]) -> dict[int, int]:
-    values = list(ranks.values())
-    return {rank: values.count(rank) for rank in values}
-
-
 def _deviation(values: Mapping[str, float]) -> Iterator[str]:
     for name, text in _DEVIATIONS.items():
         if name in values:
@@ -211,13 +208,10 @@ def _accuracy(row: Measurement) -> Iterator[str]:
     for name in _SCORES:
         if name in row.accuracy:
             interval = row.intervals.get(name)
-            within = "" if interval is None else f" ({interval[0]:.3f}-{interval[1]:.3f})"
+            within = "" if interval is None else f" ({interval[0]:.4f}-{interval[1]:.4f})"
             yield f"{name} {row.accuracy[name]:.4f}{within}"
 
 
-def _number(value: float | None, text: str, absent: str = "n/a") -> str:
+def number(value: float | None, text: str, absent: str = "n/a") -> str:
+    """A cell of the table; what was not measured is said so."""
     return absent if value is None else text.format(value)
-
-
-def _plain(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ import typer
 
 from jetlens.atomic import write_atomic
 from jetlens.cli import flags
+from jetlens.cli.terminal import printable, tell, tensor_text
 from jetlens.engines.api import load_tensorrt
 from jetlens.engines.options import BuildOptions
 from jetlens.engines.plan import SUFFIXES, Engine, PlanFacts, facts_to_dict
@@ -52,9 +52,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Build a TensorRT engine from an ONNX model; predict, run and bench find it in the cache."""
-    path = precision_path(model_path(model), flags.precision(precision))
-    if path.suffix.lower() in SUFFIXES:
-        raise UsageError(f"{path} is an engine itself; give the .onnx file that it was built from")
+    path = graph_path(model, precision)
     content = path.read_bytes()
     graph = read_graph(content, str(path))
     graph.require_whole()
@@ -102,7 +100,7 @@ class _Job:
         except BackendError:
             self._say_commands()
             raise
-        engine = obtain(self.content, self.options, name=model_name(self.content), report=_say)
+        engine = obtain(self.content, self.options, name=model_name(self.content), report=tell)
         facts = engine.manifest.facts
         record = {
             "model": str(self.path),
@@ -128,7 +126,7 @@ class _Job:
         plan = self.output
         log = plan.with_name(f"{plan.name}.trtexec.log")
         before = _written(plan)
-        summary = run_trtexec(trtexec, self._arguments(_major(version), plan), log=log, timeout_s=self.options.timeout_s, report=_say)
+        summary = run_trtexec(trtexec, self._arguments(_major(version), plan), log=log, timeout_s=self.options.timeout_s, report=tell)
         if _written(plan) in (None, before):
             raise BackendError(f"trtexec ended well and wrote no engine; its log: {log}")
         record = {"model": str(self.path), "output": str(plan), "bytes": plan.stat().st_size, "log": str(log), **asdict(summary)}
@@ -174,7 +172,7 @@ class _Job:
 
     def _say_commands(self) -> None:
         for name, line in self._commands(find_trtexec()).items():
-            _say(f"with trtexec of {name}: {line}")
+            tell(f"with trtexec of {name}: {line}")
 
     def _arguments(self, major: int, plan: Path) -> list[str]:
         half = ["fp16"] if self.graph.parameters.get("float16") else []
@@ -220,6 +218,18 @@ class _Job:
         except SidecarError:
             return
         write_sidecar(output, replace(spec, precision=manifest.facts.precision))
+
+
+def graph_path(model: str, precision: str | None) -> Path:
+    """The ONNX file of a precision, from which an engine is built.
+
+    Raises:
+        UsageError: it is an engine already.
+    """
+    path = precision_path(model_path(model), flags.precision(precision))
+    if path.suffix.lower() in SUFFIXES:
+        raise UsageError(f"{path} is an engine itself; give the .onnx file that it was built from")
+    return path
 
 
 def manifest_path(plan: Path) -> Path:
@@ -271,7 +281,7 @@ def _major(version: str) -> int:
 
 def _tensor_lines(facts: PlanFacts) -> list[str]:
     rows = [("input", row) for row in facts.inputs] + [("output", row) for row in facts.outputs]
-    return [f"  {side} {row.name} {row.dtype} [{', '.join(map(str, row.shape))}]" for side, row in rows]
+    return [f"  {side} {tensor_text(row.name, row.dtype, row.shape)}" for side, row in rows]
 
 
 def _summary_lines(summary: Summary, plan: Path, log: Path) -> list[str]:
@@ -289,14 +299,10 @@ def _summary_lines(summary: Summary, plan: Path, log: Path) -> list[str]:
     return [*rows, f"log: {log}", f"to run it: jetlens adopt {plan} --trust --task T --labels FILE"]
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def _print(record: dict[str, Any], as_json: bool) -> None:
     lines = record.pop("lines")
     if as_json:
         typer.echo(json.dumps(record))
         return
     for line in lines:
-        typer.echo("".join(c if c.isprintable() else "?" for c in line))
+        typer.echo(printable(line))

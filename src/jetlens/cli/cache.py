@@ -77,12 +77,9 @@ def why(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say whether the engine of a model is kept, and if not, which fact differs from the nearest one that is; builds nothing."""
-    from jetlens.engines.plan import SUFFIXES
-    from jetlens.predictor import model_path, precision_path
+    from jetlens.cli.build import graph_path
 
-    path = precision_path(model_path(model), flags.precision(precision))
-    if path.suffix.lower() in SUFFIXES:
-        raise UsageError(f"{path} is an engine itself; give the .onnx file that it was built from")
+    path = graph_path(model, precision)
     options = BuildOptions(
         batch=flags.batch(batch),
         workspace_mib=workspace,

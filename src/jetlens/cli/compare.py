@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from jetlens.bench.compare import Comparison, compare
 from jetlens.bench.files import read_run
+from jetlens.cli.terminal import wide_console
 from jetlens.errors import DataError, GateError
 
 __all__ = ["command"]
@@ -43,9 +43,7 @@ def command(
 
 
 def _show(found: Comparison) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(120, console.width))
+    console = wide_console(120)
     for reason in found.refused:
         console.print(Text(f"in spite of: {reason}"), soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0))

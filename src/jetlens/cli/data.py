@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.text import Text
 
 from jetlens.cli import flags
+from jetlens.cli.progress import counting_bar
+from jetlens.cli.terminal import printable
 from jetlens.data import LAYOUTS, Dataset, compute_mean_std, open_dataset
 from jetlens.data.base import Listed, MeanStd
 from jetlens.data.check import Report, check_dataset
@@ -42,10 +43,8 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a problem, and one with the counts.")] = False,
 ) -> None:
     """Read every picture and label; name what is broken, mislabelled, doubled or missing. Exit code 3 if anything is."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
-        bar = progress.add_task("pictures", total=None)
-        report = check_dataset(folder, layout=layout, on_picture=lambda done, total: progress.update(bar, completed=done, total=total))
+    with counting_bar("pictures", quiet=as_json) as advance:
+        report = check_dataset(folder, layout=layout, on_picture=advance)
     if as_json:
         for problem in report.problems:
             typer.echo(json.dumps({"code": problem.code, "file": problem.file, "why": problem.why}))
@@ -64,7 +63,7 @@ def _counts(report: Report) -> dict[str, Any]:
 def _show_problems(report: Report) -> None:
     console = Console(highlight=False)
     for problem in report.problems[:_MOST_ROWS]:
-        console.print(Text(f"{problem.code:<16} {_printable(problem.file)}: {_printable(problem.why)}"), soft_wrap=True)
+        console.print(Text(f"{problem.code:<16} {printable(problem.file)}: {printable(problem.why)}"), soft_wrap=True)
     if len(report.problems) > _MOST_ROWS:
         typer.echo(f"... the first {_MOST_ROWS} of {len(report.problems)}; --json gives all")
     codes = ", ".join(f"{number} {code}" for code, number in _counts(report)["codes"].items())
@@ -87,7 +86,8 @@ def info(
         if layout != "cifar10":
             raise UsageError("--download goes with --layout cifar10; other datasets are fetched by their own means")
         download_cifar10(Path(source))
-    dataset = open_dataset(source, _task(task), flags.split(split), layout=layout)
+    chosen: TaskName | None = None if task is None else flags.one_of("--task", task, get_args(TaskName))
+    dataset = open_dataset(source, chosen, flags.split(split), layout=layout)
     known = dataset.mean_std()
     facts = {
         "source": source,
@@ -104,7 +104,7 @@ def info(
         return
     for key, value in facts.items():
         shown = ", ".join(str(item) for item in value) if isinstance(value, (list, tuple)) else str(value)
-        Console().print(Text(f"{key:<10} {_printable(shown)}"), soft_wrap=True)
+        Console().print(Text(f"{key:<10} {printable(shown)}"), soft_wrap=True)
 
 
 def _measured(dataset: Dataset, known: MeanStd | None) -> dict[str, Any]:
@@ -140,32 +140,11 @@ def orange_line(
 ) -> None:
     """Write images of the orange line with their exact truth: masks, boxes with track ids, grades."""
     size_hw = flags.size_hw(size)
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
-        bar = progress.add_task("images", total=count)
-        written = write_dataset(
-            folder,
-            seed,
-            count,
-            size_hw,
-            video=video,
-            image_format=image_format,
-            on_image=lambda done: progress.update(bar, completed=done),
-        )
+    with counting_bar("images", count, quiet=as_json) as advance:
+        written = write_dataset(folder, seed, count, size_hw, video=video, image_format=image_format, on_image=advance)
     if as_json:
         facts = {"folder": str(written.folder), "images": written.images, "fruits": written.fruits, "grades": written.grades}
         typer.echo(json.dumps(facts))
         return
     grades = ", ".join(f"{number} {name}" for name, number in written.grades.items())
     typer.echo(f"{written.folder}: {written.images} images of {size_hw[1]}x{size_hw[0]}, {written.fruits} fruits ({grades})")
-
-
-def _task(text: str | None) -> TaskName | None:
-    tasks: dict[str, TaskName] = {"classification": "classification", "detection": "detection", "segmentation": "segmentation"}
-    if text is not None and text not in tasks:
-        raise UsageError(f"--task {text!r}; allowed: {', '.join(tasks)}")
-    return tasks[text] if text is not None else None
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

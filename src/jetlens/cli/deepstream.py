@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import typer
 
 from jetlens.cli import flags
+from jetlens.cli.terminal import tell
 from jetlens.errors import UsageError
 from jetlens.export.deepstream import CONFIG, LABELS, SCRIPT, write_deepstream
 from jetlens.predictor import model_path
@@ -62,8 +62,4 @@ def _graph_of(path: Path, precision: str | None) -> Path:
         return path
     from jetlens.precision import ensure
 
-    return ensure(path, cast(Literal["fp16", "int8"], precision), report=_say)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    return ensure(path, cast(Literal["fp16", "int8"], precision), report=tell)

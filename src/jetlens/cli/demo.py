@@ -79,7 +79,7 @@ def _table(network: str, rows: Sequence[Measurement]) -> Table:
 
 def _cells(row: Measurement, metric: str) -> list[str]:
     """A row of the table; what failed shows its failure where its speed would be."""
-    runtime = f"{row.case.backend} {row.facts.precision if row.facts else row.case.precision}"
+    runtime = f"{row.case.backend} {row.precision}"
     if row.refused:
         return [runtime, "-", "-", "-", row.refused, "-"]
     speed = [f"{value:.2f}" for value in _latencies(row)] + [f"{images_per_s(row, 'answer') or 0:.0f}"]
@@ -94,7 +94,7 @@ def _latencies(row: Measurement) -> tuple[float, float]:
 
 
 def _record(row: Measurement) -> dict[str, object]:
-    head = {"network": row.case.model, "backend": row.case.backend, "precision": row.facts.precision if row.facts else row.case.precision}
+    head = {"network": row.case.model, "backend": row.case.backend, "precision": row.precision}
     if row.refused:
         return {**head, "failed": row.refused}
     p50, p99 = _latencies(row)

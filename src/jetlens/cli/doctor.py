@@ -67,11 +67,16 @@ def _watched(console: Console) -> Iterable[Check]:
             yield check
 
 
-def _checks(checks: Iterable[Check]) -> Table:
+def _grid() -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
+    return table
+
+
+def _checks(checks: Iterable[Check]) -> Table:
+    table = _grid()
     for check in checks:
         mark = Text("yes", "green") if check.ok else Text("no", "yellow") if check.applies else Text("-", "dim")
         facts = Text(check.found, "" if check.ok or check.applies else "dim")
@@ -83,10 +88,7 @@ def _checks(checks: Iterable[Check]) -> Table:
 
 
 def _abilities(rows: Iterable[Ability]) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table = _grid()
     for row in rows:
         facts = Text(row.why)
         if row.remedy:

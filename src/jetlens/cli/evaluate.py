@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from jetlens.backends.choice import backend_names
 from jetlens.cli import flags
+from jetlens.cli.progress import counting_bar
+from jetlens.cli.terminal import printable
 from jetlens.data import LAYOUTS
 from jetlens.data.opening import ORANGE_LINE
 from jetlens.evaluate import Evaluation, dataset, evaluate
@@ -41,11 +41,11 @@ def command(
         str | None, typer.Option("--split", help="train, val, test or all; if not given the folder's own test or val part, else all.")
     ] = None,
     size: Annotated[str | None, typer.Option("--size", help="Height x width of the orange line's pictures, 360x640 if not given.")] = None,
-    backend: Annotated[str, typer.Option("--backend", help=f"One of {', '.join(backend_names())}.")] = "auto",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16, fp16 or int8; the model's own if not given.")] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads inside one run.")] = None,
-    weights: Annotated[Path | None, typer.Option("--weights", help="A weights file for a torchvision network's name.")] = None,
+    backend: flags.BackendFlag = "auto",
+    device: flags.DeviceFlag = "auto",
+    precision: flags.PrecisionFlag = None,
+    threads: flags.ThreadsFlag = None,
+    weights: flags.WeightsFlag = None,
     record: Annotated[bool, typer.Option("--record", help="Write the scores into the model's sidecar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -58,10 +58,8 @@ def command(
     ) as predictor:
         samples = dataset(data, predictor.spec, count, size_hw, layout=layout, split=None if split is None else flags.split(split))
         about = getattr(samples, "origin", data)
-        console = Console(stderr=True)
-        with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
-            bar = progress.add_task("pictures", total=None)
-            result = evaluate(predictor, samples, on_sample=lambda done: progress.update(bar, completed=done))
+        with counting_bar("pictures", quiet=as_json) as advance:
+            result = evaluate(predictor, samples, on_sample=advance)
         for line in result.skipped:
             typer.echo(f"skipped: {line}", err=True)
         if record:
@@ -113,5 +111,5 @@ def _cell_named(name: str, result: Evaluation) -> str:
 
 def _cell(value: Any, interval: tuple[float, float] | None = None) -> str:
     text = f"{value:.4f}" if isinstance(value, float) else str(value)
-    within = "" if interval is None else f" ({interval[0]:.3f}-{interval[1]:.3f})"
-    return "".join(c if c.isprintable() else "?" for c in text) + within
+    within = "" if interval is None else f" ({interval[0]:.4f}-{interval[1]:.4f})"
+    return printable(text) + within

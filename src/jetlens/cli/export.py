@@ -85,40 +85,9 @@ def command(
 
     The graph takes uint8 pictures and gives decoded answers; it is kept only if it answers as PyTorch does.
     """
-    flags = Flags(
-        model=model,
-        weights=weights,
-        network=network,
-        output=output,
-        taps=taps,
-        untrained=untrained,
-        opset=opset,
-        size=size,
-        batch=batch,
-        frame_size=frame_size,
-        input_kind=input_kind,
-        plain=plain,
-        input_name=input_name,
-        output_name=output_name,
-        precision=precision,
-        data=data,
-        layout=layout,
-        calibration=calibration,
-        calibration_method=calibration_method,
-        calibration_count=calibration_count,
-        budget=budget,
-        count=count,
-        recipe=recipe,
-        task=task,
-        labels=labels,
-        mean=mean,
-        std=std,
-        order=order,
-        resize=resize,
-        filter=filter,
-        short_side=short_side,
-    )
-    request = read_flags(flags)
+    typed = dict(locals())
+    del typed["as_json"]
+    request = read_flags(Flags(**typed))
     with TemporaryDirectory(prefix="jetlens-export-") as scratch:
         record = _run(request, Path(scratch), _silent if as_json else typer.echo)
     if as_json:

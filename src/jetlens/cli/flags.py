@@ -1,17 +1,45 @@
-"""Flags that several commands have: texts to checked values."""
+"""Flags that several commands have, and their texts as checked values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, cast, get_args
+from pathlib import Path
+from typing import Annotated, Any, cast, get_args
 
+import typer
+
+from jetlens.backends.base import Device, Precision
+from jetlens.backends.choice import backend_names
 from jetlens.data.base import PartName
 from jetlens.errors import UnknownNameError, UsageError
+from jetlens.spec import ModelSpec
 
-__all__ = ["Device", "Precision", "batch", "choice", "device", "grey_levels", "precision", "size_hw", "split"]
+__all__ = [
+    "BackendFlag",
+    "BatchWaitFlag",
+    "DeviceFlag",
+    "LanesFlag",
+    "PrecisionFlag",
+    "ThreadsFlag",
+    "WeightsFlag",
+    "batch",
+    "choice",
+    "device",
+    "grey_levels",
+    "guesses",
+    "one_of",
+    "precision",
+    "size_hw",
+    "split",
+]
 
-Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
+BackendFlag = Annotated[str, typer.Option("--backend", help=f"One of {', '.join(backend_names())}.")]
+DeviceFlag = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+PrecisionFlag = Annotated[str | None, typer.Option("--precision", help="fp32, bf16, fp16 or int8; the model's own if not given.")]
+ThreadsFlag = Annotated[int | None, typer.Option("--threads", min=1, help="Threads inside one run of the model.")]
+WeightsFlag = Annotated[Path | None, typer.Option("--weights", help="A weights file for a torchvision network's name.")]
+BatchWaitFlag = Annotated[float, typer.Option("--batch-wait", min=0, max=40, help="Milliseconds that a frame may wait for others.")]
+LanesFlag = Annotated[int | None, typer.Option("--lanes", min=1, max=8, help="Runs at once; 3 on a GPU, one a core at most.")]
 LARGEST_SIDE = 16384
 SHOWN = 40
 """Characters of a wrong value that the message repeats."""
@@ -27,6 +55,13 @@ def choice(kind: str, value: str | None, allowed: Iterable[str]) -> Any:
     if value is not None and value not in allowed:
         raise UnknownNameError(kind, value, allowed)
     return value
+
+
+def guesses(spec: ModelSpec, sources: Iterable[str]) -> str:
+    """What to say where a network that saw rendered pictures alone is given others; else nothing."""
+    if not str(spec.weights.get("data", "")).startswith("orange-line") or all(text.startswith("test://") for text in sources):
+        return ""
+    return f"{spec.name} saw nothing but the rendered orange line, and guesses on other pictures; --model takes another"
 
 
 def grey_levels(flag: str, text: str | None) -> tuple[float, ...] | None:
@@ -73,34 +108,28 @@ def batch(text: str) -> tuple[int, int, int]:
     return numbers[0], numbers[1], numbers[2]
 
 
-def device(text: str) -> Device:
-    """A known ``--device``.
+def one_of(what: str, text: str, allowed: Iterable[str]) -> Any:
+    """A value as it is; ``what`` says in the message where it was given.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is none of those that are allowed.
     """
-    if text not in get_args(Device):
-        raise UsageError(f"--device is {text!r}; allowed: {', '.join(get_args(Device))}")
-    return cast(Device, text)
+    allowed = tuple(allowed)
+    if text not in allowed:
+        raise UsageError(f"{what} {text!r}; allowed: {', '.join(allowed)}")
+    return text
+
+
+def device(text: str) -> Device:
+    """A known ``--device``."""
+    return cast(Device, one_of("--device is", text, get_args(Device)))
 
 
 def precision(text: str | None) -> Precision | None:
-    """A known ``--precision``, or None for the runtime's own.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    if text not in (None, *get_args(Precision)):
-        raise UsageError(f"--precision is {text!r}; allowed: {', '.join(get_args(Precision))}")
-    return cast("Precision | None", text)
+    """A known ``--precision``, or None for the runtime's own."""
+    return None if text is None else cast(Precision, one_of("--precision is", text, get_args(Precision)))
 
 
 def split(text: str) -> PartName:
-    """A known ``--split``.
-
-    Raises:
-        UsageError: it is none.
-    """
-    if text not in get_args(PartName):
-        raise UsageError(f"--split {text!r}; allowed: {', '.join(get_args(PartName))}")
-    return cast(PartName, text)
+    """A known ``--split``."""
+    return cast(PartName, one_of("--split", text, get_args(PartName)))

@@ -10,15 +10,15 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from jetlens.cli import flags
 from jetlens.cli.inspect_plan import plan_record, show_plan
+from jetlens.cli.terminal import facts_table, tensor_text
 from jetlens.engines.plan import SUFFIXES
 from jetlens.errors import ModelError, SidecarError
 from jetlens.graph import GraphFacts, read_graph
 from jetlens.predictor import check_contract, model_path
-from jetlens.spec import METADATA_KEY, ModelSpec, PreprocessSpec, TensorSpec, sidecar_path
+from jetlens.spec import METADATA_KEY, ModelSpec, PreprocessSpec, sidecar_path
 
 __all__ = ["command"]
 
@@ -28,7 +28,7 @@ _SHOWN_OPERATORS = 8
 
 def command(
     model: Annotated[str, typer.Argument(help="An .onnx file, a TensorRT engine (.plan, .engine, .trt) or a model's name.")],
-    weights: Annotated[Path | None, typer.Option("--weights", help="A weights file for a torchvision network's name.")] = None,
+    weights: flags.WeightsFlag = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what a model file is, takes and answers, with or without a sidecar; exits with 1 if the sidecar is not this file's."""
@@ -77,7 +77,7 @@ def _status(path: Path, graph: GraphFacts, spec: ModelSpec | None, problem: Side
     if problem is not None:
         return "wrong, see below"
     if spec is None:
-        return f"none; to run the model write one: jetlens adopt {path} --task T --labels FILE"
+        return f"none; to run the model write one: jetlens adopt {path}"
     own = ", and agrees with the one in the graph" if METADATA_KEY in graph.metadata else ""
     return f"{sidecar_path(path).name}, hash matches{own}"
 
@@ -106,12 +106,8 @@ def _facts(
 
 
 def _show(path: Path, content: bytes, digest: str, graph: GraphFacts, spec: ModelSpec | None, status: str) -> None:
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in (*_file_rows(path, content, digest, graph), ("sidecar", status), *(_spec_rows(spec) if spec else ())):
-        table.add_row(name, Text("".join(c if c.isprintable() else "?" for c in value)))
-    Console().print(table)
+    rows = (*_file_rows(path, content, digest, graph), ("sidecar", status), *(_spec_rows(spec) if spec else ()))
+    Console().print(facts_table(rows))
 
 
 def _file_rows(path: Path, content: bytes, digest: str, graph: GraphFacts) -> list[tuple[str, str]]:
@@ -124,8 +120,8 @@ def _file_rows(path: Path, content: bytes, digest: str, graph: GraphFacts) -> li
         ("sha256", digest),
         ("graph", f"opset {opsets}, IR {graph.ir_version}, precision {graph.precision}, by {graph.producer or 'an unnamed program'}"),
         ("operators", f"{sum(graph.operators.values())}: {operators}"),
-        *(("input", _tensor(row)) for row in graph.inputs),
-        *(("output", _tensor(row)) for row in graph.outputs),
+        *(("input", tensor_text(row.name, row.dtype, row.shape)) for row in graph.inputs),
+        *(("output", tensor_text(row.name, row.dtype, row.shape)) for row in graph.outputs),
     ]
     if graph.external:
         rows.append(("refused", f"{len(graph.external)} tensors are kept in other files; save the model as one file to run it"))
@@ -149,10 +145,6 @@ def _spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
         if facts:
             rows.append((name, ", ".join(f"{key} {value}" for key, value in facts.items())))
     return rows
-
-
-def _tensor(row: TensorSpec) -> str:
-    return f"{row.name} {row.dtype} [{', '.join(str(axis) for axis in row.shape)}]"
 
 
 def _resize(rule: PreprocessSpec) -> str:

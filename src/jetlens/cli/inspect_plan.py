@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from jetlens.cli.build import manifest_path
+from jetlens.cli.terminal import facts_table, tensor_text
 from jetlens.engines.cache import entries
 from jetlens.engines.plan import PlanFacts, facts_from_dict, facts_to_dict
 from jetlens.engines.trust import adopt_command, read_facts, trusted
@@ -91,12 +90,7 @@ def plan_record(path: Path, content: bytes) -> dict[str, Any]:
 
 def show_plan(record: Mapping[str, Any]) -> None:
     """Prints the record as a table."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in _rows(record):
-        table.add_row(name, Text("".join(c if c.isprintable() else "?" for c in value)))
-    Console().print(table)
+    Console().print(facts_table(_rows(record)))
 
 
 def _known(path: Path, content: bytes, digest: str) -> _Known:
@@ -176,11 +170,7 @@ def _rows(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = record["facts"]
     if facts is None:
         return rows
-    rows += [
-        (side[:-1], f"{row['name']} {row['dtype']} [{', '.join(map(str, row['shape']))}]")
-        for side in ("inputs", "outputs")
-        for row in facts[side]
-    ]
+    rows += [(side[:-1], tensor_text(row["name"], row["dtype"], row["shape"])) for side in ("inputs", "outputs") for row in facts[side]]
     layers = ", ".join(f"{count} {kind}" for kind, count in sorted(facts["layers"].items()))
     rows.append(("precision", f"{facts['precision']}{f'; layers by output: {layers}' if layers else ''}"))
     if facts["build_s"]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -241,12 +242,9 @@ def keypoints(
     """Find keypoints: ORB, SIFT and Shi-Tomasi corners, and those that match in two pictures or from frame to frame."""
     from jetlens.errors import UsageError
     from jetlens.learn.keypoints import Keypoints
-    from jetlens.learn.pictures import open_input, picture, reduced
+    from jetlens.learn.pictures import picture, reduced
 
-    with ExitStack() as stack:
-        opened, name = open_input(source)
-        if not isinstance(opened, np.ndarray):
-            stack.enter_context(opened)
+    with _opened(source) as (opened, name):
         if match is not None and not isinstance(opened, np.ndarray):
             raise UsageError(f"--match goes with a picture; the frames of {name} are matched with each other")
         other = None if match is None else reduced(picture(match)[0])
@@ -256,13 +254,18 @@ def keypoints(
 
 def _show(view: View, source: str | None, output: Path | None, frames: int | None, as_json: bool) -> None:
     """Opens the input and shows the view of it."""
+    with _opened(source) as (opened, _):
+        _show_opened(view, opened, _target(view.name, opened, source, output), frames, as_json)
+
+
+@contextmanager
+def _opened(source: str | None) -> Iterator[tuple[Image | Source, str]]:
+    """The input and its name; a stream is closed in the end."""
     from jetlens.learn.pictures import open_input
 
-    with ExitStack() as stack:
-        opened, _ = open_input(source)
-        if not isinstance(opened, np.ndarray):
-            stack.enter_context(opened)
-        _show_opened(view, opened, _target(view.name, opened, source, output), frames, as_json)
+    opened, name = open_input(source)
+    with nullcontext() if isinstance(opened, np.ndarray) else opened:
+        yield opened, name
 
 
 def _target(name: str, opened: Image | Source, source: str | None, output: Path | None, *others: str | None) -> Path:
@@ -301,9 +304,11 @@ def _pictures(task: str, given: list[str], count: int = 1) -> list[Image]:
 
 def _tell(lesson: Lesson, as_json: bool) -> None:
     """Prints a lesson, or its numbers."""
+    from jetlens.cli.terminal import printable
+
     if as_json:
         typer.echo(json.dumps({"title": lesson.title, **lesson.numbers, "files": [str(path) for path in lesson.files]}, ensure_ascii=False))
         return
     lines = [lesson.title, *lesson.text, "", *lesson.lines, *(f"-> {path}" for path in lesson.files)]
     for line in lines:
-        typer.echo("".join(letter if letter.isprintable() else "?" for letter in line))
+        typer.echo(printable(line))

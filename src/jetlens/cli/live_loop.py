@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final
 
-from jetlens.errors import BackendError, InputError, one_line
+from jetlens.errors import BackendError, InputError, escaped, one_line
 from jetlens.pipeline.adaptive import Policy, RateHolder, ThrottlingWatch, ladder
 from jetlens.pipeline.following import EventSink, Follower, StreamStates
 from jetlens.pipeline.live import LivePipeline
@@ -72,7 +72,8 @@ def _stream_line(stream: StreamStatus) -> str:
     age = "" if stream.age_p99_ms is None else f", age p50 {stream.age_p50_ms:.0f} p99 {stream.age_p99_ms:.0f} ms"
     dropped = ", ".join(f"{count} {reason}" for reason, count in stream.dropped.items())
     corrupt = f", {stream.corrupt} corrupt" if stream.corrupt else ""
-    why = f" ({stream.why})" if stream.why and stream.state not in ("running", "ended") else ""
+    doing = stream.why or ("rendering its pictures" if stream.state == "opening" and stream.name.startswith("test://") else "")
+    why = f" ({doing})" if doing and stream.state not in ("running", "ended") else ""
     return f"{stream.name}: {stream.state}{why} {stream.fps:.1f} FPS{age}" + (f", dropped {dropped}" if dropped else "") + corrupt
 
 
@@ -108,12 +109,12 @@ class LiveLoop:
     def say(self, text: str) -> None:
         """Prints a line of the result."""
         self._clear()
-        print(_plain(text), file=self._stream, flush=True)
+        print(escaped(text), file=self._stream, flush=True)
 
     def tell(self, text: str) -> None:
         """Prints a line on how it goes."""
         self._clear()
-        print(_plain(text), file=sys.stderr, flush=True)
+        print(escaped(text), file=sys.stderr, flush=True)
 
     def open_window(self) -> None:
         """Shows the streams in windows."""
@@ -206,6 +207,8 @@ class LiveLoop:
         status = self._pipeline.status()
         for path in self._outputs.paths:
             self.say(f"-> {path}")
+        if not self._signals.received and not any(stream.captured for stream in status.streams):
+            return  # nothing to count: an error follows
         for note in self._outputs.notes:
             self.say(note)
         for stream, follower in zip(status.streams, self._followers, strict=False):
@@ -235,7 +238,7 @@ class LiveLoop:
         if first or (not self._terminal and now_s - self._shown_s < LINE_EVERY_S):
             return
         self._shown_s = now_s
-        line = _plain(status_line(self._status))
+        line = escaped(status_line(self._status))
         if self._terminal:
             width = shutil.get_terminal_size().columns
             print(f"\r\x1b[K{line[: width - 1]}", end="", file=sys.stderr, flush=True)
@@ -266,12 +269,8 @@ def _account(stream: StreamStatus, wall_s: float) -> str:
     back = f", came back {stream.reconnects} times" if stream.reconnects else ""
     age = "" if stream.age_p99_ms is None else f"; age p50 {stream.age_p50_ms:.0f} ms, p99 {stream.age_p99_ms:.0f} ms"
     rate = stream.delivered / wall_s if wall_s > 0 else 0.0
+    frames = "1 frame" if stream.captured == 1 else f"{stream.captured} frames"
     return (
-        f"{stream.name}: {stream.captured} frames captured = {stream.delivered} answered + {dropped}{under_way}{corrupt}{back}; "
+        f"{stream.name}: {frames} captured = {stream.delivered} answered + {dropped}{under_way}{corrupt}{back}; "
         f"{rate:.1f} FPS in {wall_s:.1f} s{age}"
     )
-
-
-def _plain(text: str) -> str:
-    """Text from addresses and models without what a terminal would obey."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)

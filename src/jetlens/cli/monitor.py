@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from jetlens.cli.terminal import facts_table
 from jetlens.device.readers import Reader, find_readers, source_names
 from jetlens.device.reading import Core, Reading, merge, power_label
 from jetlens.errors import UsageError
@@ -143,11 +144,7 @@ def _line(reading: Reading) -> str:
 
 
 def _table(reading: Reading, readers: list[Reader], foot: str) -> Table:
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in _rows(reading, readers):
-        table.add_row(name, value)
+    table = facts_table(_rows(reading, readers))
     table.add_row("", Text(foot, "dim"))
     return table
 

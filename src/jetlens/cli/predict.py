@@ -16,11 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jetlens import overlay
-from jetlens.backends.choice import backend_names
 from jetlens.cli import flags
 from jetlens.cli.progress import StreamProgress
 from jetlens.engines.options import BuildOptions
-from jetlens.errors import InputError, OutputError, UsageError, one_line
+from jetlens.errors import InputError, OutputError, UsageError, escaped, one_line
 from jetlens.frame import Frame, Image
 from jetlens.media import StreamInfo, open_sink
 from jetlens.media.images import write_image
@@ -42,18 +41,18 @@ _MOST_ROWS = 30
 def command(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Image, folder, pattern, image URL, video, test://orange-line")],
     model: Annotated[str, typer.Option("--model", help="An .onnx file or a model's name.")] = DEFAULT_MODEL,
-    backend: Annotated[str, typer.Option("--backend", help=f"One of {', '.join(backend_names())}.")] = "auto",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    backend: flags.BackendFlag = "auto",
+    device: flags.DeviceFlag = "auto",
     output: Annotated[Path | None, typer.Option("--output", help="Folder for overlays; 'predictions', and with --json none.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a picture or frame.")] = False,
-    confidence: Annotated[float, typer.Option(min=0, max=1, help="Drop detections below it.")] = 0.5,
+    confidence: Annotated[float | None, typer.Option(min=0, max=1, help="Drop detections below it; the model's own if not given.")] = None,
     iou: Annotated[float | None, typer.Option(min=0, max=1, help="Overlap for non-maximum suppression; the model's own.")] = None,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="How much the colours of a segmentation cover.")] = 0.6,
     top: Annotated[int, typer.Option(min=1, help="How many classes a classification lists.")] = 5,
-    weights: Annotated[Path | None, typer.Option("--weights", help="A weights file for a torchvision network's name.")] = None,
+    weights: flags.WeightsFlag = None,
     repeat: Annotated[int, typer.Option(min=1, help="Predict each picture so often and print every time.")] = 1,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads inside one run of the model.")] = None,
-    precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16, fp16 or int8; the model's own if not given.")] = None,
+    threads: flags.ThreadsFlag = None,
+    precision: flags.PrecisionFlag = None,
     no_save: Annotated[bool, typer.Option("--no-save", help="With TensorRT: build the engine in memory and keep no file of it.")] = False,
 ) -> None:
     """Run a model on images and videos: prints what it sees and writes pictures and videos with it drawn in."""
@@ -78,7 +77,7 @@ def command(
             )
         )
         job = _Job(predictor, _names(found, output, as_json), alpha, repeat, JsonLines(sys.stdout) if as_json else None)
-        job.announce()
+        job.announce(inputs)
         failures = [error for entry in found if (error := job.run(entry, alone=len(found) == 1)) is not None]
     if failures:
         raise InputError(f"{len(failures)} of {len(found)} inputs could not be used or were incomplete, named above; the others are done")
@@ -89,6 +88,8 @@ def _names(found: Sequence[Input | InputError], output: Path | None, as_json: bo
     if as_json and output is None:
         return None
     folder = output or DEFAULT_FOLDER
+    if folder.is_file():
+        raise OutputError(f"--output {folder}: that is a file; give a folder, and each result gets its input's name in it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -106,10 +107,12 @@ class _Job:
     repeat: int
     lines: JsonLines | None
 
-    def announce(self) -> None:
-        """Says what runs."""
+    def announce(self, inputs: Sequence[str]) -> None:
+        """Says what runs, and what it cannot know."""
         spec, facts = self.predictor.spec, self.predictor.facts
         self.say(f"{spec.name}: {spec.task}, on {self.predictor.chosen}, {facts.provider} {facts.precision}, {facts.device}")
+        if doubt := flags.guesses(spec, inputs):
+            self.say(doubt)
 
     def run(self, entry: Input | InputError, *, alone: bool) -> InputError | None:
         """Handles one input; an input's own failure is printed and returned so that others go on, and raised if there are no others."""
@@ -188,7 +191,7 @@ class _Job:
             info = source.info
             path = self.names.video(entry) if self.names else None
             sink = stack.enter_context(open_sink(path, info)) if path else None
-            progress = stack.enter_context(StreamProgress(_plain(entry.name.rpartition("/")[2] or entry.name), info.frames))
+            progress = stack.enter_context(StreamProgress(escaped(entry.name.rpartition("/")[2] or entry.name), info.frames))
             totals = ClassTotals()
 
             def deliver(result: Result, drawn: Frame) -> None:
@@ -231,13 +234,15 @@ class _Job:
             self.say(f"the header promises {info.frames} frames, {stats.frames} can be decoded", stream)
         wall = f"{stats.wall_s:.1f}" if stats.wall_s >= 10 else f"{stats.wall_s:.3f}"
         busy = ", ".join(f"{name} {times.busy_s / stats.wall_s:.0%}" for name, times in stats.stages.items())
+        if info.decoder and not info.name.startswith("test://"):
+            self.say(f"decoded by {info.decoder}", stream)
         self.say(f"stages busy: {busy}", stream)
         self.say(f"{entry.name}: {stats.frames} frames in {wall} s = {stats.fps:.1f} FPS on average (frames / wall time)", stream)
 
     def say(self, text: str, stream: TextIO | None = None) -> None:
         """Prints a line for people: not among JSON."""
         if self.lines is None or stream is sys.stderr:
-            print(_plain(text, keep="\n"), file=stream or sys.stdout, flush=True)
+            print(escaped(text, keep="\n"), file=stream or sys.stdout, flush=True)
 
 
 def _undrawn(result: Result) -> Frame:
@@ -274,7 +279,7 @@ def _table(rows: Sequence[dict[str, str]]) -> Table:
     for key in rows[0]:
         table.add_column(key, justify="left" if key == "name" else "right")
     for row in rows:
-        table.add_row(*(Text(_plain(cell)) for cell in row.values()))
+        table.add_row(*(Text(escaped(cell)) for cell in row.values()))
     return table
 
 
@@ -287,8 +292,3 @@ def _times(timings: Sequence[Timings]) -> str:
     later = [timing.total_ms for timing in timings[1:]]
     each = ", ".join(f"{value:.2f}" for value in later)
     return f"first call {timings[0].total_ms:.2f} ms; then {each} ms; median of these {median(later):.2f} ms"
-
-
-def _plain(text: str, keep: str = "") -> str:
-    """Text from files and models without what a terminal would obey."""
-    return "".join(char if char.isprintable() or char in keep else f"\\x{ord(char):02x}" for char in text)

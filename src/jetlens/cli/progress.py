@@ -1,9 +1,11 @@
-"""StreamProgress: how far a stream is, as a bar on a terminal and as lines elsewhere."""
+"""How far a command is: a bar that counts pictures, and StreamProgress, a bar on a terminal and lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final
 
@@ -11,10 +13,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-__all__ = ["StreamProgress"]
+__all__ = ["StreamProgress", "counting_bar"]
 
 _LINE_EVERY_S: Final = 5.0
 _REFRESH_EVERY_S: Final = 0.1
+
+
+@contextmanager
+def counting_bar(what: str, total: int | None = None, *, quiet: bool) -> Iterator[Callable[..., None]]:
+    """A bar on a terminal; the function that it gives takes how many are done and, where that was not known, of how many."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
+        bar = progress.add_task(what, total=total)
+        yield lambda done, of=None: progress.update(bar, completed=done, total=of)
 
 
 class StreamProgress:

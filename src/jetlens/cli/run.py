@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 
-from jetlens.backends.choice import backend_names
 from jetlens.cli import flags
 from jetlens.cli.live_loop import LiveLoop, StopSignals
 from jetlens.device.proc import read_memory
@@ -35,6 +34,10 @@ from jetlens.tasks.base import TaskOptions
 __all__ = ["command"]
 
 DEFAULT_MODEL = "orange-detect"
+_SURE = 0.5
+"""From which a box begins a track, if nothing else is said and the model does not ask for more."""
+_TREMBLE = 0.015
+"""Of the frame's height: how far boxes tremble; nearer to a line an object is on neither side of it."""
 
 
 def command(
@@ -45,11 +48,11 @@ def command(
         list[str] | None, typer.Option("--output", help="A video, a .jsonl file, a folder or rtsp://; may be given again.")
     ] = None,
     model: Annotated[str, typer.Option("--model", help="An .onnx file or a model's name.")] = DEFAULT_MODEL,
-    backend: Annotated[str, typer.Option("--backend", help=f"One of {', '.join(backend_names())}.")] = "auto",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16, fp16 or int8; the model's own if not given.")] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads inside one run of the model.")] = None,
-    confidence: Annotated[float, typer.Option(min=0, max=1, help="Drop detections below it.")] = 0.5,
+    backend: flags.BackendFlag = "auto",
+    device: flags.DeviceFlag = "auto",
+    precision: flags.PrecisionFlag = None,
+    threads: flags.ThreadsFlag = None,
+    confidence: Annotated[float | None, typer.Option(min=0, max=1, help="Drop detections below it; the model's own if not given.")] = None,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="How much the colours of a segmentation cover.")] = 0.6,
     view: Annotated[int | None, typer.Option("--view", min=0, max=65535, help="Show all streams on a web page at this port.")] = None,
     view_host: Annotated[
@@ -66,8 +69,8 @@ def command(
     events: Annotated[Path | None, typer.Option("--events", help="Write crossings, zone changes and stalls to this .jsonl file.")] = None,
     webhook: Annotated[str | None, typer.Option("--webhook", help="POST events to this address.")] = None,
     max_batch: Annotated[int | None, typer.Option("--max-batch", min=1, help="Frames in one run; on a GPU one of each stream.")] = None,
-    batch_wait: Annotated[float, typer.Option("--batch-wait", min=0, max=40, help="Milliseconds that a frame may wait for others.")] = 10.0,
-    lanes: Annotated[int | None, typer.Option("--lanes", min=1, max=8, help="Runs at once; 3 on a GPU, one a core at most.")] = None,
+    batch_wait: flags.BatchWaitFlag = 10.0,
+    lanes: flags.LanesFlag = None,
     isolate: Annotated[
         bool, typer.Option("--isolate", help="Run the model in a process of its own, which is started anew when it dies.")
     ] = False,
@@ -96,7 +99,8 @@ def command(
     )
     with StopSignals() as signals, ExitStack() as stack:
         opened = [stack.enter_context(open_source(text)) for text in sources]
-        task_options = TaskOptions(min(confidence, LEAST_CONFIDENCE) if rules.track else confidence)
+        asked = LEAST_CONFIDENCE if confidence is None else confidence
+        task_options = TaskOptions(min(asked, LEAST_CONFIDENCE) if rules.track else confidence)
         opening = partial(
             load, device=on, threads=threads, options=task_options, lanes=lanes or GPU_LANES, build=BuildOptions(), isolate=isolate
         )
@@ -116,7 +120,7 @@ def command(
             opened,
             predictor,
             outputs.write,
-            render=[Renderer(facts, alpha=alpha) for _ in opened],
+            render=[Renderer(facts, alpha=alpha, lines=rules.lines, zones=rules.zones) for _ in opened],
             draws=outputs.draws,
             refine=followers or None,
             spare=spare,
@@ -124,6 +128,8 @@ def command(
         )
         loop = LiveLoop(pipeline, outputs, signals, quiet=as_json, event_sinks=sinks, followers=followers)
         loop.say(f"{spec.name}: {spec.task}, on {predictor.chosen}, {facts.provider} {facts.precision}, {facts.device}")
+        if doubt := flags.guesses(spec, sources):
+            loop.say(doubt)
         if hold_fps is not None:
             loop.hold(hold_fps, spare, stack.enter_context(ThrottlingWatch()))
         if view is not None:
@@ -136,6 +142,7 @@ def command(
         if window:
             loop.open_window()
         code = loop.run(duration)
+        _say_decoders(loop, opened)
     raise SystemExit(code)
 
 
@@ -144,7 +151,7 @@ class _Rules:
     """What is to be followed in each stream."""
 
     track: bool
-    confidence: float
+    confidence: float | None
     lines: tuple[tuple[tuple[float, float], ...], ...]
     zones: tuple[tuple[tuple[float, float], ...], ...]
 
@@ -158,9 +165,16 @@ class _Rules:
             return []
         if predictor.spec.task != "detection":
             raise UsageError(f"--track, --line and --zone follow objects; {predictor.spec.name} is for {predictor.spec.task}")
-        return [
-            Follower(source.info.name, confidence=self.confidence, lines=self.lines, zones=self.zones, sinks=sinks) for source in sources
-        ]
+        confidence = max(_SURE, predictor.spec.confidence) if self.confidence is None else self.confidence
+        follower = partial(Follower, confidence=confidence, lines=self.lines, zones=self.zones, sinks=sinks)
+        return [follower(source.info.name, margin_px=_TREMBLE * source.info.size_hw[0]) for source in sources]
+
+
+def _say_decoders(loop: LiveLoop, sources: list[Source]) -> None:
+    """What made pixels of each stream; cameras know it only once they ran."""
+    for info in (source.info for source in sources):
+        if info.decoder and not info.name.startswith("test://"):
+            loop.say(f"{info.name}: decoded by {info.decoder}")
 
 
 def _spare(stack: ExitStack, opening: Callable[..., Predictor], model: str, predictor: Predictor, cameras: int) -> Predictor | None:

@@ -8,7 +8,6 @@ from typing import Annotated, TextIO
 
 import typer
 
-from jetlens.backends.choice import backend_names
 from jetlens.cli import flags
 from jetlens.errors import GateError
 from jetlens.pipeline.inference import GPU_LANES, usual_lanes
@@ -23,13 +22,13 @@ def command(
     model: Annotated[str, typer.Option("--model", help="An .onnx file or a model's name.")] = "orange-detect",
     fps: Annotated[float, typer.Option("--fps", min=0.5, max=1000, help="Frames a second of each camera.")] = 30.0,
     size: Annotated[str, typer.Option("--size", help="Height x width of the cameras' pictures.")] = "360x640",
-    backend: Annotated[str, typer.Option("--backend", help=f"One of {', '.join(backend_names())}.")] = "auto",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16, fp16 or int8; the model's own if not given.")] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads inside one run of the model.")] = None,
+    backend: flags.BackendFlag = "auto",
+    device: flags.DeviceFlag = "auto",
+    precision: flags.PrecisionFlag = None,
+    threads: flags.ThreadsFlag = None,
     max_batch: Annotated[int | None, typer.Option("--max-batch", min=1, help="Frames in one run; on a GPU one of each camera.")] = None,
-    batch_wait: Annotated[float, typer.Option("--batch-wait", min=0, max=40, help="Milliseconds that a frame may wait for others.")] = 10.0,
-    lanes: Annotated[int | None, typer.Option("--lanes", min=1, max=8, help="Runs at once; 3 on a GPU, one a core at most.")] = None,
+    batch_wait: flags.BatchWaitFlag = 10.0,
+    lanes: flags.LanesFlag = None,
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="Of each trial, after one second of warming up.")] = 4.0,
     limit: Annotated[int, typer.Option("--limit", min=1, max=256, help="Try no more cameras.")] = 64,
     least: Annotated[int, typer.Option("--least", min=0, help="Exit with 3 if fewer are held.")] = 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from jetlens.cli import flags as from_flags
 from jetlens.config import load_config
+from jetlens.data.opening import ORANGE_LINE
 from jetlens.errors import GateError, UsageError
 from jetlens.registry import resolve
 from jetlens.train import Progress as Event
@@ -25,6 +27,7 @@ from jetlens.train.config import complete
 __all__ = ["command", "train_and_show"]
 
 Say = Callable[[Event], None]
+_LINE_EVERY_S = 30.0
 DATA, MODEL, LOOP, LESS, SEEN = "Data", "Network", "Loop", "Less memory", "Output"
 
 
@@ -135,15 +138,17 @@ def train_and_show(settings: TrainConfig) -> None:
         raise UsageError(f"{kept} is there from an earlier run; jetlens train --resume goes on with it, another --output begins anew")
     console = Console(stderr=True)
     if _first():
-        what = f"{settings.samples} pictures of {settings.data}" if settings.data == "orange-line" else settings.data
+        what = f"{settings.samples} pictures of {settings.data}" if settings.data == ORANGE_LINE else settings.data
         typer.echo(f"{settings.model} on {what}, {settings.workers} processes for the data ...", err=True)
-    checkpoint = _with_bar(settings, console) if console.is_terminal and _first() else train(settings, _print_event)
+    checkpoint = _with_bar(settings, console) if console.is_terminal and _first() else train(settings, _printer())
     if _first():
         typer.echo(str(checkpoint))
+        own = ["--network", settings.model] if settings.model and ":" in settings.model else []
+        typer.echo(f"next: {shlex.join(['jetlens', 'export', str(checkpoint), *own])}", err=True)
 
 
 def _overfit(settings: TrainConfig) -> None:
-    found = resolve("jetlens.train.probe:overfit_one_batch")(settings, _print_event)
+    found = resolve("jetlens.train.probe:overfit_one_batch")(settings, _printer())
     line = f"one batch of {settings.batch_size}: loss {found.first:.4f} -> {found.last:.4f} in {found.steps} steps"
     if not found.learned:
         raise GateError(f"{line}: not learned by heart; check labels, loss and --lr before a long run")
@@ -151,7 +156,7 @@ def _overfit(settings: TrainConfig) -> None:
 
 
 def _range(settings: TrainConfig) -> None:
-    found = resolve("jetlens.train.probe:range_test")(settings, _print_event)
+    found = resolve("jetlens.train.probe:range_test")(settings, _printer())
     for rate, loss in list(zip(found.rates, found.losses, strict=True))[:: max(1, len(found.rates) // 20)]:
         typer.echo(f"lr {rate:.2e}  loss {loss:.4f}")
     typer.echo(f"suggested: --lr {found.suggested:.2g}  ({found.file})")
@@ -160,14 +165,23 @@ def _range(settings: TrainConfig) -> None:
 def _line(event: Event) -> str:
     figures = "  ".join(f"{key} {value:.4f}" for key, value in (event.metrics or {}).items())
     speed = f"  {event.images_per_s:.0f} images/s" if event.images_per_s else ""
-    return f"epoch {event.epoch}  step {event.step}  loss {event.loss:.4f}  {figures}{speed}  {event.elapsed_s:.0f} s, {event.left_s:.0f} s left"
+    epoch = event.epoch + (event.metrics is None)  # while it runs, as the bar counts
+    return f"epoch {epoch}  step {event.step}  loss {event.loss:.4f}  {figures}{speed}  {event.elapsed_s:.0f} s, {event.left_s:.0f} s left"
 
 
-def _print_event(event: Event) -> None:
-    if event.note:
-        typer.echo(event.note, err=True)
-    elif event.metrics is not None:
-        typer.echo(_line(event), err=True)
+def _printer() -> Say:
+    """Prints notes, validations, and a line on what lies between them now and then."""
+    said_s = time.monotonic()
+
+    def show(event: Event) -> None:
+        nonlocal said_s
+        if event.note:
+            typer.echo(event.note, err=True)
+        elif event.metrics is not None or time.monotonic() - said_s >= _LINE_EVERY_S:
+            said_s = time.monotonic()
+            typer.echo(_line(event), err=True)
+
+    return show
 
 
 def _with_bar(settings: TrainConfig, console: Console) -> Path:

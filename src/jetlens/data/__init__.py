@@ -7,8 +7,5 @@ from jetlens.data.layouts import LAYOUTS
 from jetlens.data.opening import open_dataset
 from jetlens.data.samples import Sample
 from jetlens.data.statistics import compute_mean_std
-from jetlens.registry import Table
 
-__all__ = ["DATASETS", "IGNORED", "LAYOUTS", "Dataset", "LabelError", "Sample", "compute_mean_std", "open_dataset"]
-
-DATASETS = Table("dataset", {"orange-line": "jetlens.data.orange_line:OrangeLine"})
+__all__ = ["IGNORED", "LAYOUTS", "Dataset", "LabelError", "Sample", "compute_mean_std", "open_dataset"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetlens.data.samples import Sample, Truth
-from jetlens.errors import DataError
+from jetlens.errors import DataError, InputError
 from jetlens.frame import Image
 from jetlens.imagefile import IMAGE_SUFFIXES, image_size
 from jetlens.results import Detections
@@ -23,6 +23,7 @@ __all__ = [
     "Dataset",
     "LabelError",
     "Listed",
+    "ListedFiles",
     "MeanStd",
     "Part",
     "PartName",
@@ -30,6 +31,8 @@ __all__ = [
     "boxes_truth",
     "checked_size",
     "pictures_in",
+    "read_annotation",
+    "readable",
 ]
 
 MeanStd: TypeAlias = "tuple[tuple[float, ...], tuple[float, ...]]"
@@ -46,6 +49,7 @@ IGNORED: Final = 255
 GAP: Final = re.compile(r"class \d+")
 """What an id is called that a dataset declares and does not name."""
 
+_LARGEST_ANNOTATION: Final = 1 << 24
 _SLACK: Final = 0.005
 """Boxes may leave the picture by this share of its side and a pixel, as rounding in label files makes them do; they are clipped."""
 
@@ -141,6 +145,18 @@ class Listed(ABC):
         return None
 
 
+class ListedFiles(Listed):
+    """A dataset whose pictures are files."""
+
+    def __init__(self, task: TaskName, labels: Sequence[str], origin: str, files: Sequence[Path], parts: Sequence[Part]) -> None:
+        super().__init__(task, labels, origin, parts)
+        self._files = tuple(files)
+
+    def image(self, index: int) -> Path:
+        """The picture's file."""
+        return self._files[index]
+
+
 class Subset:
     """Some pictures of a dataset; see ``Dataset``."""
 
@@ -160,6 +176,18 @@ class Subset:
     def mean_std(self) -> MeanStd | None:
         """Published values, if there are any."""
         return self._whole.mean_std()
+
+
+def readable(samples: Dataset | Iterable[Sample]) -> Iterator[Sample | InputError]:
+    """The samples; in the place of one whose files are bad the error. After an error only a dataset or a sequence can go on."""
+    if not isinstance(samples, Sized):
+        yield from samples
+        return
+    for index in range(len(samples)):
+        try:
+            yield samples[index]
+        except InputError as error:
+            yield error
 
 
 def boxes_truth(file: str | Path, xyxy: Any, class_id: Any, size_hw: tuple[int, int], labels: tuple[str, ...]) -> Detections:
@@ -194,6 +222,22 @@ def pictures_in(folder: Path, *, deep: bool = False) -> list[Path]:
     return sorted(
         path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and not _hidden(path.relative_to(folder)) and path.is_file()
     )
+
+
+def read_annotation(file: Path) -> bytes:
+    """What stands in a file with the truth of one picture.
+
+    Raises:
+        LabelError: it is missing, cannot be read, or is larger than 16 MiB.
+    """
+    try:
+        if file.stat().st_size > _LARGEST_ANNOTATION:
+            raise LabelError("bad-label", file, "is larger than 16 MiB; an annotation is a small file")
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise LabelError("missing-label", file, "there is no such annotation") from None
+    except OSError as error:
+        raise LabelError("bad-label", file, f"cannot be read ({error.strerror or error})") from None
 
 
 def _hidden(relative: Path) -> bool:

@@ -21,7 +21,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,20 +31,11 @@ from jetlens.data.opening import detect_layout, open_listed
 from jetlens.data.samples import Truth
 from jetlens.errors import DataError, ImageError
 from jetlens.imagefile import IMAGE_SUFFIXES, load_image
-from jetlens.imagefile.formats import HEAD_BYTES, sniff
+from jetlens.imagefile.formats import HEAD_BYTES, SUFFIXES, sniff
 from jetlens.results import Detections
 from jetlens.spec import TaskName
 
 __all__ = ["Problem", "Report", "check_dataset"]
-
-_SUFFIXES: Final = {
-    "JPEG": frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"}),
-    "PNG": frozenset({".png", ".apng"}),
-    "WebP": frozenset({".webp"}),
-    "BMP": frozenset({".bmp", ".dib"}),
-    "TIFF": frozenset({".tif", ".tiff"}),
-    "GIF": frozenset({".gif"}),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +129,7 @@ class _Pictures:
 
 def _suffix_problem(file: Path) -> Iterator[Problem]:
     kind = _kind(file)
-    if kind is not None and file.suffix.lower() not in _SUFFIXES[kind]:
+    if kind is not None and file.suffix.lower() not in SUFFIXES[kind]:
         yield Problem("wrong-extension", str(file), f"holds {kind}, its suffix is {file.suffix or 'missing'}; rename it")
 
 

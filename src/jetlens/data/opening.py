@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from jetlens.data.base import Dataset, Listed, PartName, Subset
 from jetlens.data.layouts import LAYOUTS, Layout
-from jetlens.data.orange import OrangeLineStills
+from jetlens.data.stills import OrangeLineStills
 from jetlens.errors import DataError, ImageError, UnknownNameError, UsageError
 from jetlens.spec import TaskName
 
@@ -106,6 +106,8 @@ def detect_layout(root: Path, task: TaskName | None = None) -> Layout:
         fitting.append(layout)
     if fitting:
         return fitting[0]
+    if root.is_file():
+        raise DataError(f"{str(root)[-100:]}: is a file that is no dataset; give the folder of the pictures and their labels")
     raise DataError(
         f"{str(root)[-100:]}: no picture in it that lies in a known layout ({', '.join(LAYOUTS)}); the simplest has one folder a class: CLASS/PICTURE"
     )

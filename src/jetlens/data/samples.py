@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from jetlens.data.orange_line import CLASSES, DETECTION_CLASSES, GRADES, still
 from jetlens.frame import Image
+from jetlens.imagefile import load_image
 from jetlens.results import Detections
-from jetlens.spec import TaskName
+from jetlens.spec import ModelSpec, TaskName
 
-__all__ = ["ORANGE_LINE_LABELS", "TEST_SEED", "Sample", "Truth", "orange_line_samples"]
+__all__ = ["ORANGE_LINE_LABELS", "TEST_SEED", "Sample", "Truth", "is_orange_line_model", "orange_line_samples"]
 
 Truth: TypeAlias = "int | Detections | NDArray[np.uint8]"
 """A class id, boxes, or a mask of class ids [height, width] of the picture's size."""
@@ -42,6 +43,19 @@ class Sample:
     image: Image | Path
     truth: Truth
     name: str
+
+    def pixels(self) -> Image:
+        """The picture, read if it is a file.
+
+        Raises:
+            ImageError: the file cannot be read.
+        """
+        return load_image(self.image) if isinstance(self.image, Path) else self.image
+
+
+def is_orange_line_model(spec: ModelSpec) -> bool:
+    """Whether a model answers with the classes of the orange line."""
+    return [label.casefold() for label in spec.labels] == [label.casefold() for label in ORANGE_LINE_LABELS[spec.task]]
 
 
 def orange_line_samples(

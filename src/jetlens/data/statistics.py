@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from jetlens.data.base import Dataset, MeanStd
 from jetlens.errors import DataError, ImageError
-from jetlens.imagefile import load_image
+from jetlens.models.options import IMAGENET_MEAN, IMAGENET_STD
 from jetlens.ops.images import resize_into
 from jetlens.spec import PreprocessSpec
 
 __all__ = ["CIFAR10_MEAN_STD", "IMAGENET_MEAN_STD", "compute_mean_std"]
 
-IMAGENET_MEAN_STD: Final[MeanStd] = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+IMAGENET_MEAN_STD: Final[MeanStd] = (IMAGENET_MEAN, IMAGENET_STD)
 CIFAR10_MEAN_STD: Final[MeanStd] = ((125.307, 122.950, 113.865), (62.993, 62.089, 66.705))
 """Of the true training images; those of a lossy copy differ in the first decimal."""
 
@@ -36,8 +36,7 @@ def compute_mean_std(dataset: Dataset, size: tuple[int, int] = (224, 224), limit
     count = min(limit, len(dataset))
     for number in range(count):
         try:
-            image = dataset[number * len(dataset) // count].image
-            resize_into(image if isinstance(image, np.ndarray) else load_image(image), spec, canvas)
+            resize_into(dataset[number * len(dataset) // count].pixels(), spec, canvas)
         except (ImageError, DataError):
             continue
         values = canvas.reshape(-1, 3).astype(np.float64)

@@ -7,11 +7,10 @@ from typing import Any, Final
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from jetlens.data.base import LabelError
+from jetlens.data.base import LabelError, read_annotation
 
 __all__ = ["read_xml"]
 
-_LARGEST_FILE: Final = 1 << 24
 _DEEPEST: Final = 100
 
 
@@ -25,14 +24,7 @@ def read_xml(path: Path) -> ElementTree.Element:
     Raises:
         LabelError: the file is missing, no XML, larger than 16 MiB, nested too deeply, or declares a document type.
     """
-    try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise LabelError("bad-label", path, "is larger than 16 MiB; an annotation is a small file")
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise LabelError("missing-label", path, "there is no such annotation") from None
-    except OSError as error:
-        raise LabelError("bad-label", path, f"cannot be read ({error.strerror or error})") from None
+    content = read_annotation(path)
     builder = ElementTree.TreeBuilder()
     parser = expat.ParserCreate()
     depth = 0

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from jetlens.device.reading import Reading
+from jetlens.device.reading import Polled, Reading
 from jetlens.device.smi import GpuState, gpu_reading, plausible_power, throttling, visible_gpu
 from jetlens.registry import installed, require
 
@@ -17,21 +17,20 @@ T = TypeVar("T")
 _MIB = 2**20
 
 
-class Nvml:
+class Nvml(Polled):
     """One GPU through NVML; what the driver does not support is None.
 
     Args:
         pynvml: the module, initialised.
         gpu: the GPU as CUDA counts those that are visible.
-        pid: a process whose memory on the GPU is watched.
         power: whether its power counts; on a Jetson it is a part of the module's.
     """
 
     name = "NVML"
 
-    def __init__(self, pynvml: Any, gpu: int = 0, pid: int | None = None, *, power: bool = True) -> None:
+    def __init__(self, pynvml: Any, gpu: int = 0, *, power: bool = True) -> None:
         name = visible_gpu(gpu)
-        self._pynvml, self._gpu, self._pid, self._power = pynvml, name if name.isdigit() else gpu, pid, power
+        self._pynvml, self._gpu, self._power = pynvml, name if name.isdigit() else gpu, power
         self._handle: Any = pynvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(name)
         self._limit_w = self._ask("nvmlDeviceGetEnforcedPowerLimit", lambda value: float(value) / 1000)
         self.why_no_power = "" if not power or self.read().whole else "the GPU's driver does not measure power"
@@ -39,8 +38,7 @@ class Nvml:
     def read(self) -> Reading:
         """The GPU now."""
         at_s, rail = time.perf_counter(), f"GPU {self._gpu} (NVML)"
-        process = None if self._pid is None else self.process_mib(self._pid)
-        reading = replace(gpu_reading(self._now(), rail, at_s), process_gpu_mib=process)
+        reading = gpu_reading(self._now(), rail, at_s)
         if not self._power:
             return replace(reading, rails_w={}, whole=())
         millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption", float)
@@ -56,10 +54,6 @@ class Nvml:
         """Memory of a process on the GPU; None where it uses none or the driver hides it, as in containers."""
         rows = self._ask("nvmlDeviceGetComputeRunningProcesses", list) or []
         return next((row.usedGpuMemory / _MIB for row in rows if row.pid == pid and row.usedGpuMemory), None)
-
-    def cost_s(self) -> float:
-        """It runs in the caller's thread only."""
-        return 0.0
 
     def close(self) -> None:
         """Frees the library; twice is allowed."""
@@ -94,7 +88,7 @@ class Nvml:
             return None
 
 
-def open_nvml(gpu: int = 0, pid: int | None = None, *, power: bool = True) -> Nvml | None:
+def open_nvml(gpu: int = 0, *, power: bool = True) -> Nvml | None:
     """NVML on one GPU; None where nvidia-ml-py, the driver or the GPU is absent."""
     if not installed("pynvml"):
         return None
@@ -104,15 +98,15 @@ def open_nvml(gpu: int = 0, pid: int | None = None, *, power: bool = True) -> Nv
     except (pynvml.NVMLError, AttributeError, OSError):
         return None
     try:
-        return Nvml(pynvml, gpu, pid, power=power)
+        return Nvml(pynvml, gpu, power=power)
     except (pynvml.NVMLError, AttributeError):
         pynvml.nvmlShutdown()
         return None
 
 
-def process_memory_mib(pid: int, gpu: int = 0) -> float | None:
-    """Memory of a process on a GPU in MiB; None where NVML is absent or hides it."""
-    nvml = open_nvml(gpu)
+def process_memory_mib(pid: int) -> float | None:
+    """Memory of a process on the GPU in MiB; None where NVML is absent or hides it."""
+    nvml = open_nvml()
     if nvml is None:
         return None
     try:

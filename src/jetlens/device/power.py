@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from jetlens.device.files import read_number, read_text
-from jetlens.device.reading import Reading
+from jetlens.device.reading import Polled, Reading
 from jetlens.device.tegrastats import total_rails
 
 __all__ = ["JetsonSensors", "Rapl", "gpu_clock_folder"]
@@ -15,7 +15,7 @@ _GPU_FOLDERS = ("sys/class/devfreq/*.gpu", "sys/class/devfreq/*.gv11b", "sys/cla
 _GPU_LOADS = ("sys/devices/gpu.0/load", "sys/devices/platform/gpu.0/load")
 
 
-class Rapl:
+class Rapl(Polled):
     """The energy counters of the processor's packages and memory; power is their change since the reading before."""
 
     name = "RAPL"
@@ -59,15 +59,8 @@ class Rapl:
             counters[name] = (microjoules + self._turns.get(name, 0.0)) / 1e6
         return Reading(at_s=at_s, rails_w=rails, counters_j=counters, whole=tuple(counters))
 
-    def cost_s(self) -> float:
-        """It runs in the caller's thread only."""
-        return 0.0
 
-    def close(self) -> None:
-        """Nothing was started."""
-
-
-class JetsonSensors:
+class JetsonSensors(Polled):
     """Rails, load and clock of a Jetson's GPU as its kernel shows them: where tegrastats is absent, as in a container."""
 
     name = "Jetson sysfs"
@@ -103,13 +96,6 @@ class JetsonSensors:
             rails_w=rails,
             whole=total_rails(rails),
         )
-
-    def cost_s(self) -> float:
-        """It runs in the caller's thread only."""
-        return 0.0
-
-    def close(self) -> None:
-        """Nothing was started."""
 
 
 def gpu_clock_folder(root: Path = Path("/")) -> Path | None:

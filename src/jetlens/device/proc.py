@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jetlens.device.files import read_number, read_text
-from jetlens.device.reading import Core, Reading
+from jetlens.device.reading import Core, Polled, Reading
 
 __all__ = [
     "CpuClocks",
@@ -63,19 +63,18 @@ class CpuClocks:
     highest_mhz: float | None = None
 
 
-class Processor:
+class Processor(Polled):
     """Load of each core since the reading before, memory, swap and temperatures.
 
     Args:
-        pid: a process whose resident memory is watched.
         clocks: read each core's clock too; it costs a file a core.
     """
 
     name = "/proc"
     why_no_power = ""
 
-    def __init__(self, *, pid: int | None = None, clocks: bool = False, root: Path = Path("/")) -> None:
-        self._root, self._pid, self._clocks = root, pid, clocks
+    def __init__(self, *, clocks: bool = False, root: Path = Path("/")) -> None:
+        self._root, self._clocks = root, clocks
         self._before = _ticks(root)
 
     def read(self) -> Reading:
@@ -84,7 +83,6 @@ class Processor:
         loads = {name: _load(self._before.get(name), ticks) for name, ticks in now.items()}
         self._before = now
         memory = read_memory(self._root)
-        process = process_memory(self._pid, self._root) if self._pid is not None else None
         used = None if memory.total_mib is None or memory.available_mib is None else memory.total_mib - memory.available_mib
         return Reading(
             at_s=at_s,
@@ -96,15 +94,7 @@ class Processor:
             swap_total_mib=memory.swap_total_mib,
             temperatures_c=temperatures(self._root),
             throttling=thermal_limits(self._root),
-            process_rss_mib=None if process is None else process.rss_mib,
         )
-
-    def cost_s(self) -> float:
-        """It runs in the caller's thread only."""
-        return 0.0
-
-    def close(self) -> None:
-        """Nothing was started."""
 
     def _clock(self, core: str) -> float | None:
         khz = read_number(self._root / f"sys/devices/system/cpu/{core}/cpufreq/scaling_cur_freq") if self._clocks else None

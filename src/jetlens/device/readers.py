@@ -157,7 +157,7 @@ class NvidiaSmi:
 
     name = "nvidia-smi"
 
-    def __init__(self, command: str, interval_s: float, gpu: int) -> None:
+    def __init__(self, command: str, interval_s: float, gpu: int = 0) -> None:
         self.why_no_power = ""
         self._gpu = gpu
         pause = str(max(100, round(1000 * interval_s)))
@@ -186,22 +186,22 @@ class NvidiaSmi:
         self._lines.close()
 
 
-def find_readers(interval_s: float, *, pid: int | None = None, gpu: int = 0, clocks: bool = False) -> list[Reader]:
+def find_readers(interval_s: float, *, clocks: bool = False) -> list[Reader]:
     """The sources of this machine, started: tegrastats or a Jetson's sensors, else NVML or nvidia-smi with RAPL; /proc always."""
     jetson = _jetson_reader(interval_s)
     found: list[Reader] = [] if jetson is None else [jetson]
-    nvml = open_nvml(gpu, pid, power=jetson is None)
+    nvml = open_nvml(power=jetson is None)
     if nvml is not None:
         found.append(nvml)
     elif jetson is None and (program := shutil.which("nvidia-smi")):
-        smi = NvidiaSmi(program, interval_s, gpu)
+        smi = NvidiaSmi(program, interval_s)
         if smi.started():
             found.append(smi)
         else:
             smi.close()
     if jetson is None:
         found.append(Rapl())
-    return [*found, Processor(pid=pid, clocks=clocks)]
+    return [*found, Processor(clocks=clocks)]
 
 
 def source_names(readers: Sequence[Reader]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-__all__ = ["Core", "Reading", "merge", "power_label"]
+__all__ = ["Core", "Polled", "Reading", "merge", "power_label"]
 
 _MEANING = {"VDD_IN": "whole module", "POM_5V_IN": "whole module", "VIN": "whole board"}
 # Sensors that answer a constant: 100 C or 50 C on every board.
@@ -33,8 +33,6 @@ class Reading:
         counters_j: energy since some start, by name; only differences mean anything.
         whole: the names in rails_w or counters_j that add up to the power that is reported; empty where none can.
         throttling: why clocks are held down right now; None where nothing tells.
-        process_rss_mib: resident memory of the process that is watched.
-        process_gpu_mib: its memory on the GPU.
     """
 
     at_s: float = 0.0
@@ -54,8 +52,6 @@ class Reading:
     counters_j: Mapping[str, float] = field(default_factory=dict)
     whole: tuple[str, ...] = ()
     throttling: tuple[str, ...] | None = None
-    process_rss_mib: float | None = None
-    process_gpu_mib: float | None = None
 
     @property
     def power_w(self) -> float | None:
@@ -78,6 +74,16 @@ class Reading:
         }
         given["cores"] = tuple(Core(**core) for core in given.get("cores", ()))
         return Reading(**given)
+
+
+class Polled:
+    """A source that is read in the caller's thread and starts no program; see ``readers.Reader``."""
+
+    def cost_s(self) -> float:
+        return 0.0
+
+    def close(self) -> None:
+        """Nothing was started."""
 
 
 def merge(readings: Iterable[Reading]) -> Reading:

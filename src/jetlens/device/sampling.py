@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from types import TracebackType
@@ -50,61 +50,14 @@ class Samples:
     cpu_s: float
     readings: tuple[Reading, ...]
 
-    @property
-    def duration_s(self) -> float:
-        """From the first reading to the last."""
-        return self.readings[-1].at_s - self.readings[0].at_s if self.readings else 0.0
-
-    @property
-    def rate_hz(self) -> float | None:
-        """Readings a second that were reached; None below two."""
-        return (len(self.readings) - 1) / self.duration_s if self.duration_s > 0 else None
-
-    @property
-    def cost_percent(self) -> float | None:
-        """What sampling took, in percent of one core; None below two readings."""
-        return 100 * self.cpu_s / self.duration_s if self.duration_s > 0 else None
-
     def between(self, start_s: float, end_s: float) -> Samples:
         """The readings of a window."""
         return replace(self, readings=tuple(reading for reading in self.readings if start_s <= reading.at_s <= end_s))
 
-    def cpu_percent(self) -> Range | None:
-        """Load of the whole processor."""
-        return self._range(lambda reading: reading.cpu_percent)
-
     def gpu_percent(self) -> Range | None:
         """Load of the GPU."""
-        return self._range(lambda reading: reading.gpu_percent)
-
-    def gpu_mhz(self) -> Range | None:
-        """Clock of the GPU."""
-        return self._range(lambda reading: reading.gpu_mhz)
-
-    def temperature_c(self) -> Range | None:
-        """Of the hottest sensor at each moment."""
-        return self._range(lambda reading: reading.hottest_c)
-
-    def memory_used_mib(self) -> Range | None:
-        """Of the machine, all processes together."""
-        return self._range(lambda reading: reading.memory_used_mib)
-
-    def gpu_memory_used_mib(self) -> Range | None:
-        """Of the GPU, all processes together."""
-        return self._range(lambda reading: reading.gpu_memory_used_mib)
-
-    def process_rss_mib(self) -> Range | None:
-        """Resident memory of the process that was watched."""
-        return self._range(lambda reading: reading.process_rss_mib)
-
-    def process_gpu_mib(self) -> Range | None:
-        """GPU memory of the process that was watched."""
-        return self._range(lambda reading: reading.process_gpu_mib)
-
-    def throttling(self) -> tuple[str, ...] | None:
-        """Every reason that held clocks down at some moment; None where nothing told."""
-        known = [reading.throttling for reading in self.readings if reading.throttling is not None]
-        return tuple(dict.fromkeys(name for names in known for name in names)) if known else None
+        found = [reading.gpu_percent for reading in self.readings if reading.gpu_percent is not None]
+        return Range(sum(found) / len(found), max(found), len(found)) if found else None
 
     def energy_j(self, start_s: float | None = None, end_s: float | None = None) -> float | None:
         """Energy of a window, by default of all: the trapezoid of the power, or the difference of an energy counter.
@@ -140,10 +93,6 @@ class Samples:
         """What ``as_dict`` gave, perhaps by way of JSON."""
         return Samples(**{**values, "readings": tuple(Reading.from_dict(row) for row in values["readings"])})
 
-    def _range(self, value: Callable[[Reading], float | None]) -> Range | None:
-        found = [number for reading in self.readings if (number := value(reading)) is not None]
-        return Range(sum(found) / len(found), max(found), len(found)) if found else None
-
     def _covers(self, inside: Sequence[Reading], start: float, end: float) -> bool:
         """Whether the readings, all of one power, leave no long part of the window out."""
         if end - start < _FEWEST_INTERVALS * self.interval_s or len(inside) < _FEWEST_INTERVALS:
@@ -162,13 +111,11 @@ class Sampler:
 
     Args:
         interval_s: between readings.
-        pid: a process whose memory is watched, here and on the GPU.
-        gpu: index of the GPU.
         readers: the sources instead of those of this machine; they are closed at the end.
     """
 
-    def __init__(self, interval_s: float = 0.1, *, pid: int | None = None, gpu: int = 0, readers: Sequence[Reader] | None = None) -> None:
-        self._interval_s, self._pid, self._gpu = interval_s, pid, gpu
+    def __init__(self, interval_s: float = 0.1, *, readers: Sequence[Reader] | None = None) -> None:
+        self._interval_s = interval_s
         self._readers: list[Reader] | None = None if readers is None else list(readers)
         self._readings: list[Reading] = []
         self._spent_s = 0.0
@@ -180,7 +127,7 @@ class Sampler:
 
     def __enter__(self) -> Sampler:
         if self._readers is None:
-            self._readers = find_readers(self._interval_s, pid=self._pid, gpu=self._gpu)
+            self._readers = find_readers(self._interval_s)
         self._source = source_names(self._readers)
         self._take()
         self._spent_s = 0.0
@@ -228,9 +175,9 @@ class Sampler:
         self._spent_s += time.thread_time() - began_s
 
 
-def sample_idle(duration_s: float = 3.0, *, interval_s: float = 0.1, gpu: int = 0) -> Samples:
+def sample_idle(duration_s: float = 3.0, *, interval_s: float = 0.1) -> Samples:
     """What the machine does while this process waits: to be taken before the work, and subtracted from it."""
-    with Sampler(interval_s, gpu=gpu) as sampler:
+    with Sampler(interval_s) as sampler:
         time.sleep(duration_s)
     return sampler.samples()
 

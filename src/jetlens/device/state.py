@@ -77,7 +77,7 @@ class State:
         return State(**{**values, "throttling": None if throttling is None else tuple(throttling)})
 
 
-def read_state(root: Path = Path("/"), *, gpu: int = 0) -> State:
+def read_state(root: Path = Path("/")) -> State:
     """The state now; takes some milliseconds, with nvidia-smi in NVML's place up to a second."""
     clocks, memory = cpu_clocks(root), read_memory(root)
     load = re.match(r"[0-9]{1,6}\.[0-9]{1,4}", read_text(root / "proc/loadavg"))
@@ -98,8 +98,8 @@ def read_state(root: Path = Path("/"), *, gpu: int = 0) -> State:
     if folder is not None:
         now, lowest, highest = (_mhz(read_number(folder / name)) for name in ("cur_freq", "min_freq", "max_freq"))
         return replace(state, gpu_mhz=now, gpu_lowest_mhz=lowest, gpu_highest_mhz=highest)
-    card = gpu_state(gpu) if root == Path("/") else None
-    return state if card is None else _with_card(state, card, gpu)
+    card = gpu_state() if root == Path("/") else None
+    return state if card is None else _with_card(state, card)
 
 
 def gpu_state(gpu: int = 0) -> GpuState | None:
@@ -146,8 +146,8 @@ def comparable(first: State, second: State) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _with_card(state: State, card: GpuState, gpu: int) -> State:
-    warm = {} if card.temperature_c is None else {f"GPU {gpu}": card.temperature_c}
+def _with_card(state: State, card: GpuState) -> State:
+    warm = {} if card.temperature_c is None else {"GPU 0": card.temperature_c}
     return replace(
         state,
         gpu_mhz=card.clock_mhz,

@@ -34,16 +34,15 @@ class _Needs:
 
     Attributes:
         all_of: each must be fine.
-        any_of: one of them must be; ``*`` at the end stands for any name that begins so.
+        a_backend: whether some backend must be.
         better: name to what the command cannot do without it.
     """
 
     all_of: tuple[str, ...] = ()
-    any_of: tuple[str, ...] = ()
+    a_backend: bool = False
     better: Mapping[str, str] | None = None
 
 
-_BACKEND = ("backend *",)
 _SPEED = {
     "backend tensorrt": "no TensorRT",
     "ONNX Runtime on the GPU": "ONNX Runtime on the processor only",
@@ -56,27 +55,26 @@ _TRAINING = {
     "matplotlib": "no pictures of the training",
 }
 _NEEDS: dict[str, _Needs] = {
-    "demo": _Needs(("shipped models",), _BACKEND, {"PyAV": "writes its video as mp4v", "OpenCV": "writes no video"}),
-    "predict": _Needs((), _BACKEND, {"OpenCV": "no videos, and no models with linear resizing"}),
+    "demo": _Needs(("shipped models",), a_backend=True, better={"PyAV": "writes its video as mp4v", "OpenCV": "writes no video"}),
+    "predict": _Needs(a_backend=True, better={"OpenCV": "no videos, and no models with linear resizing"}),
     "run": _Needs(
-        (),
-        _BACKEND,
-        {"PyAV": "no RTSP, and videos as mp4v", "OpenCV": "no V4L2 cameras and no windows", "GStreamer in Python": "no CSI cameras"},
+        a_backend=True,
+        better={"PyAV": "no RTSP, and videos as mp4v", "OpenCV": "no V4L2 cameras and no windows", "GStreamer in Python": "no CSI cameras"},
     ),
-    "streams": _Needs((), _BACKEND),
-    "adopt": _Needs(("onnx",), (), {"backend onnxruntime": "cannot try the model"}),
-    "train": _Needs(("backend pytorch",), (), _TRAINING),
-    "export": _Needs(("backend pytorch", "onnx"), (), {"backend onnxruntime": "cannot verify what it wrote"}),
-    "evaluate": _Needs((), _BACKEND, {"faster_coco_eval": "no mAP of detectors"}),
-    "bench": _Needs((), _BACKEND, _SPEED),
+    "streams": _Needs(a_backend=True),
+    "adopt": _Needs(("onnx",), better={"backend onnxruntime": "cannot try the model"}),
+    "train": _Needs(("backend pytorch",), better=_TRAINING),
+    "export": _Needs(("backend pytorch", "onnx"), better={"backend onnxruntime": "cannot verify what it wrote"}),
+    "evaluate": _Needs(a_backend=True, better={"faster_coco_eval": "no mAP of detectors"}),
+    "bench": _Needs(a_backend=True, better=_SPEED),
     "compare": _Needs(),
-    "report": _Needs((), (), {"jinja2": "no HTML page"}),
+    "report": _Needs(better={"jinja2": "no HTML page"}),
     "build": _Needs(("TensorRT", "GPU")),
     "cache": _Needs(),
     "inspect": _Needs(),
     "data": _Needs(),
     "learn": _Needs(
-        (), (), {"OpenCV": "no edges and no keypoints", "backend pytorch": "looks into no checkpoint", "onnx": "looks into no ONNX model"}
+        better={"OpenCV": "no edges and no keypoints", "backend pytorch": "looks into no checkpoint", "onnx": "looks into no ONNX model"},
     ),
     "deepstream": _Needs(("onnx",)),
     "monitor": _Needs(),
@@ -95,8 +93,8 @@ def _ability(command: str, needs: _Needs, checks: Mapping[str, Check]) -> Abilit
         check = checks.get(name)
         if check is None or not check.ok:
             return Ability(command, "not", _why(name, check), check.remedy if check else "")
-    if needs.any_of:
-        choices = [check for pattern in needs.any_of for name, check in checks.items() if _fits(name, pattern)]
+    if needs.a_backend:
+        choices = [check for name, check in checks.items() if name.startswith("backend ")]
         if not any(check.ok for check in choices):
             names = ", ".join(check.name for check in choices)
             return Ability(command, "not", f"none of {names} works", next((check.remedy for check in choices if check.applies), ""))
@@ -110,7 +108,3 @@ def _ability(command: str, needs: _Needs, checks: Mapping[str, Check]) -> Abilit
 
 def _why(name: str, check: Check | None) -> str:
     return f"{name}: {check.found if check else 'was not looked at'}"
-
-
-def _fits(name: str, pattern: str) -> bool:
-    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from jetlens.data.base import PartName
+from jetlens.data.base import PartName, readable
 from jetlens.data.matching import Matched
 from jetlens.data.opening import ORANGE_LINE, open_listed, take_split
-from jetlens.data.orange import FIRST_SEEDS
-from jetlens.data.samples import ORANGE_LINE_LABELS, Sample, orange_line_samples
+from jetlens.data.samples import ORANGE_LINE_LABELS, Sample, is_orange_line_model, orange_line_samples
+from jetlens.data.stills import FIRST_SEEDS
 from jetlens.errors import DataError, ImageError, InputError, UnknownNameError, UsageError
+from jetlens.evaluate.behind import LOOKED_BEHIND, check_behind_argmax
 from jetlens.evaluate.evaluation import Evaluation
 from jetlens.evaluate.scorers import SCORERS
+from jetlens.frame import Image
 from jetlens.predictor import Predictor
 from jetlens.spec import ModelSpec
 
@@ -26,11 +28,13 @@ def evaluate(predictor: Predictor, samples: Iterable[Sample], *, on_sample: Call
 
     Raises:
         DataError: no picture could be scored, or a truth is not of the model's task.
+        ModelError: an answer of the first pictures is NaN behind an ArgMax that hides it.
     """
     scorer = SCORERS[predictor.spec.task](predictor.spec)
     skipped: list[str] = []
+    first: list[Image | Path] = []
     count = 0
-    for sample in _each(samples):
+    for sample in readable(samples):
         if isinstance(sample, InputError):
             skipped.append(str(sample))
             continue
@@ -43,24 +47,18 @@ def evaluate(predictor: Predictor, samples: Iterable[Sample], *, on_sample: Call
             continue
         scorer.add(prediction, sample)
         count += 1
+        if count <= LOOKED_BEHIND:
+            first.append(sample.image)
+        if count == LOOKED_BEHIND:
+            check_behind_argmax(predictor, first)
         if on_sample is not None:
             on_sample(count)
     if not count:
         why = f": {skipped[0]}" if skipped else "; the dataset is empty"
         raise DataError(f"no picture could be scored{why}")
+    if count < LOOKED_BEHIND:
+        check_behind_argmax(predictor, first)
     return scorer.result(count, tuple(skipped))
-
-
-def _each(samples: Iterable[Sample]) -> Iterator[Sample | InputError]:
-    """The samples; in the place of one that cannot be read its error. After an error only a sequence can go on."""
-    if not isinstance(samples, (Sequence, Matched)):
-        yield from samples
-        return
-    for index in range(len(samples)):
-        try:
-            yield samples[index]
-        except (ImageError, DataError) as error:
-            yield error
 
 
 def dataset(
@@ -95,11 +93,10 @@ def dataset(
 
 
 def _orange_line(spec: ModelSpec, count: int | None, size_hw: tuple[int, int] | None, split: PartName | None) -> Iterable[Sample]:
-    expected = ORANGE_LINE_LABELS[spec.task]
-    if tuple(label.casefold() for label in spec.labels) != tuple(label.casefold() for label in expected):
+    if not is_orange_line_model(spec):
         raise DataError(
             f"{spec.name} answers {len(spec.labels)} classes ({', '.join(spec.labels[:4])[:80]}), "
-            f"the orange line has {', '.join(expected)}: give --data FOLDER with this model's classes"
+            f"the orange line has {', '.join(ORANGE_LINE_LABELS[spec.task])}: give --data FOLDER with this model's classes"
         )
     if split not in (None, *FIRST_SEEDS):
         raise UnknownNameError("split of the orange line", str(split), FIRST_SEEDS)

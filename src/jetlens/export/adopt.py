@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from jetlens.atomic import write_atomic
 from jetlens.backends import BACKENDS
@@ -18,6 +14,7 @@ from jetlens.errors import ModelError, OutputError, UsageError, VerificationErro
 from jetlens.export.bake import INPUT_NAME, bake_preprocessing
 from jetlens.export.describe import AdoptOptions, describe, probe_picture
 from jetlens.export.plans import describe_plan, describe_unread, require_trust, trusted_session
+from jetlens.export.verify import raw_deviation
 from jetlens.frame import Image
 from jetlens.graph import read_graph
 from jetlens.registry import require
@@ -186,7 +183,7 @@ def _compare(baked: bytes, spec: ModelSpec, picture: Image, answers: Arrays) -> 
     """
     with BACKENDS.load("onnxruntime").open(baked, SessionOptions(device="cpu")) as session:
         _, others = _try(session, spec, picture)
-    worst, where = max((_deviation(answers[name], others[name]), name) for name in answers)
+    worst, where = max((raw_deviation(answers[name], others[name]), name) for name in answers)
     # Grey levels of a coloured picture are whole on the host and exact in the graph: up to half a level apart.
     tolerance = 2e-2 if spec.preprocess.channel_order == "gray" else _TOLERANCES[spec.preprocess.dtype]
     if not worst <= tolerance:
@@ -194,13 +191,6 @@ def _compare(baked: bytes, spec: ModelSpec, picture: Image, answers: Arrays) -> 
             f"baking changed the answer {where!r} by {worst:.2g} of its largest value (allowed {tolerance:g}); nothing was written"
         )
     return worst
-
-
-def _deviation(first: NDArray[Any], second: NDArray[Any]) -> float:
-    if first.shape != second.shape:
-        return float("inf")
-    one, two = first.astype(np.float64), second.astype(np.float64)
-    return float(np.abs(one - two).max(initial=0) / max(1.0, np.abs(one).max(initial=0)))
 
 
 def _write(files: Sequence[tuple[Path, bytes, ModelSpec]], model: Path) -> list[ModelSpec]:

@@ -10,7 +10,7 @@ from jetlens.errors import ModelError
 from jetlens.registry import require
 from jetlens.spec import PreprocessSpec
 
-__all__ = ["INPUT_NAME", "bake_preprocessing", "graph_input"]
+__all__ = ["INPUT_NAME", "bake_preprocessing", "graph_input", "opset_of"]
 
 INPUT_NAME = "images"
 """The input of every deployable graph: uint8 RGB [N, H, W, 3]."""
@@ -36,7 +36,7 @@ def bake_preprocessing(model: Any, spec: PreprocessSpec) -> Any:
     baked = onnx.ModelProto()
     baked.CopyFrom(model)
     graph = baked.graph
-    if all(row.version < 7 for row in baked.opset_import if row.domain in ("", "ai.onnx")):
+    if opset_of(baked) < 7:
         raise ModelError("the graph's opset is below 7, whose broadcasting differs; convert it with onnx.version_converter first")
     source = graph_input(graph)
     batch = _checked_batch(source, spec)
@@ -55,6 +55,11 @@ def bake_preprocessing(model: Any, spec: PreprocessSpec) -> Any:
     del graph.node[:]
     graph.node.extend([*nodes, *body])
     return baked
+
+
+def opset_of(model: Any) -> int:
+    """The version of ONNX's own operators that a model uses; 0 where it names none."""
+    return max((int(row.version) for row in model.opset_import if row.domain in ("", "ai.onnx")), default=0)
 
 
 def graph_input(graph: Any) -> Any:

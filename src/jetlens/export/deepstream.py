@@ -12,9 +12,10 @@ from jetlens.atomic import write_atomic
 from jetlens.engines.plan import SUFFIXES
 from jetlens.errors import ModelError, OutputError, UsageError
 from jetlens.export.bake import bake_preprocessing, graph_input
-from jetlens.export.deepstream_graph import deepstream_graph, segment_labels
+from jetlens.export.deepstream_graph import deepstream_graph
 from jetlens.registry import require
 from jetlens.spec import ModelSpec, PreprocessSpec, read_model
+from jetlens.tasks.segmentation import segment_labels
 
 __all__ = ["CONFIG", "LABELS", "SCRIPT", "DeepStreamFiles", "write_deepstream"]
 

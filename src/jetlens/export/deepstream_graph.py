@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetlens.errors import ModelError
-from jetlens.export.bake import bake_preprocessing, graph_input
+from jetlens.export.bake import bake_preprocessing, graph_input, opset_of
 from jetlens.export.frame_size import frame_graph
 from jetlens.export.tidy import infer_outputs, keep_outputs
 from jetlens.ops.images import place
 from jetlens.spec import METADATA_KEY, ModelSpec
+from jetlens.tasks.segmentation import segment_labels
 
-__all__ = ["BOX_OUTPUTS", "deepstream_graph", "segment_labels"]
+__all__ = ["BOX_OUTPUTS", "deepstream_graph"]
 
 BOX_OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
 """What ``NvDsInferParseCustomTfSSD`` of DeepStream's own parser library reads: float32, boxes as y1, x1, y2, x2 from 0 to 1."""
@@ -35,7 +36,7 @@ def deepstream_graph(onnx: Any, model: Any, spec: ModelSpec, *, keep_input: bool
     Raises:
         ModelError: the graph cannot be brought into a form that DeepStream reads; says why.
     """
-    opset = max((row.version for row in model.opset_import if row.domain in ("", "ai.onnx")), default=0)
+    opset = opset_of(model)
     if opset < 11:
         raise ModelError(f"{spec.name}: the graph has opset {opset}; DeepStream's outputs need 11 or more: export it again with --opset 17")
     if keep_input:
@@ -55,12 +56,6 @@ def deepstream_graph(onnx: Any, model: Any, spec: ModelSpec, *, keep_input: bool
     infer_outputs(onnx, graph)
     onnx.checker.check_model(graph)
     return graph, names
-
-
-def segment_labels(spec: ModelSpec) -> tuple[str, ...]:
-    """Names by the graph's own class ids, in which 0 stays the background."""
-    offset = spec.label_offset
-    return ("background", *("",) * (offset - 1), *spec.labels) if offset > 0 else spec.labels[-offset:]
 
 
 def _takes(model: Any, size_hw: tuple[int, int]) -> bool:

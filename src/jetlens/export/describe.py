@@ -17,7 +17,7 @@ from jetlens.export.guess import Guess, guesses
 from jetlens.export.presets import PRESETS, Preset, preset
 from jetlens.frame import Image
 from jetlens.graph import GraphFacts
-from jetlens.labels import LABELS, labels, read_labels
+from jetlens.labels import find_labels, labels
 from jetlens.ops.images import normalize
 from jetlens.spec import METADATA_KEY, ModelSpec, PreprocessSpec, TaskName, TensorSpec
 from jetlens.tasks.base import Arrays
@@ -262,7 +262,7 @@ def _probe(session: Session, source: _Input, options: AdoptOptions, chosen: Pres
 def _given_labels(graph: GraphFacts, options: AdoptOptions, notes: list[str]) -> tuple[str, ...] | None:
     """The user's labels, else those in the graph's metadata."""
     if options.labels is not None:
-        return labels(str(options.labels)) if str(options.labels) in LABELS else read_labels(Path(options.labels))
+        return find_labels(options.labels)
     text = graph.metadata.get("names", "")
     try:
         table = ast.literal_eval(text) if len(text) < 1 << 20 else None

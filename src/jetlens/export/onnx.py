@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from jetlens import __version__
 from jetlens.atomic import write_atomic
 from jetlens.errors import ModelError, UsageError, WeightsError
-from jetlens.export.bake import INPUT_NAME, bake_preprocessing
+from jetlens.export.bake import INPUT_NAME, bake_preprocessing, opset_of
 from jetlens.export.tidy import infer_outputs, keep_outputs, tidy
 from jetlens.export.verify import Verification, verify
 from jetlens.graph import read_graph
@@ -108,11 +108,9 @@ def export_model(
     traced = deepcopy(deployable)
     fix_pools(traced)
     floats = tidy(onnx, onnx.load_model_from_string(_trace(torch, traced, whole, batch, opset, (taken, *names))))
-    written = {row.version for row in floats.opset_import if row.domain in ("", "ai.onnx")}
-    if written != {opset}:
-        raise ModelError(
-            f"opset {opset} was asked for and this torch wrote {sorted(written)}; ask for --opset {max(written)} or take another torch"
-        )
+    written = opset_of(floats)
+    if written != opset:
+        raise ModelError(f"opset {opset} was asked for and this torch wrote {written}; ask for --opset {written} or take another torch")
     twin = floats if form.takes_floats else bake_preprocessing(floats, whole.preprocess)
     graph = twin if form.raw else keep_outputs(onnx, twin, names[:1])
     described, content = _finish(onnx, graph, whole, form)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jetlens.errors import ModelError, UsageError
-from jetlens.labels import LABELS, labels, read_labels
+from jetlens.labels import find_labels
 from jetlens.models import build
 from jetlens.models.weights import fill, read_weights
 from jetlens.registry import require
@@ -90,7 +90,7 @@ def _labels(given: str) -> tuple[str, ...]:
         if not 1 <= int(given) <= _MOST_CLASSES:
             raise UsageError(f"--labels {given}: give 1 to {_MOST_CLASSES} classes, or a file with one name a line")
         return tuple(f"class {index}" for index in range(int(given)))
-    return labels(given) if given in LABELS else read_labels(Path(given))
+    return find_labels(given)
 
 
 def _preprocess(options: OwnOptions, size_hw: tuple[int, int]) -> tuple[PreprocessSpec, tuple[str, ...]]:

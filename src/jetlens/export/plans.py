@@ -15,7 +15,7 @@ from jetlens.errors import UsageError
 from jetlens.export.describe import AdoptOptions, describe
 from jetlens.export.presets import Preset, preset
 from jetlens.graph import GraphFacts
-from jetlens.labels import LABELS, labels, read_labels
+from jetlens.labels import find_labels
 from jetlens.spec import ModelSpec, PreprocessSpec
 
 __all__ = ["describe_plan", "describe_unread", "require_trust", "trusted_session"]
@@ -104,6 +104,4 @@ def describe_unread(options: AdoptOptions, name: str, why: str) -> tuple[ModelSp
 
 def _names(options: AdoptOptions, family: Preset) -> tuple[str, ...]:
     given = options.labels if options.labels is not None else family.labels
-    if isinstance(given, tuple):
-        return given
-    return labels(str(given)) if str(given) in LABELS else read_labels(Path(str(given)))
+    return given if isinstance(given, tuple) else find_labels(given or "")

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from jetlens.errors import UnknownNameError
+from jetlens.models.options import IMAGENET_MEAN, IMAGENET_STD
 from jetlens.spec import TaskName
 
 __all__ = ["PRESETS", "Preset", "preset"]
@@ -38,13 +39,13 @@ class Preset:
     iou: float = 0.5
 
 
-_IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
+_IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 _UNIT = {"std": (255.0, 255.0, 255.0)}
 _SIGNED = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
 _CENTER = {"resize": "letterbox", "filter": "linear", "pad_value": 114}
 _TOP_LEFT = {**_CENTER, "anchor": "top-left"}
 _PLAIN = {"resize": "stretch", "filter": "linear"}
-_NANODET = {**_PLAIN, "channel_order": "bgr", "mean": (103.53, 116.28, 123.675), "std": (57.375, 57.12, 58.395)}
+_NANODET = {**_PLAIN, "channel_order": "bgr", "mean": IMAGENET_MEAN[::-1], "std": IMAGENET_STD[::-1]}
 _FACE = ("face",)
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CAMVID = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist", "void")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jetlens.export.bake import opset_of
 from jetlens.registry import resolve
 
 __all__ = ["infer_outputs", "keep_outputs", "tidy"]
@@ -67,7 +68,7 @@ def _shapes(onnx: Any, model: Any, batch: int) -> dict[str, Shape]:
     for row in light.graph.output:
         row.type.tensor_type.ClearField("shape")
     known = _known(onnx, light)
-    if max((row.version for row in model.opset_import if row.domain in ("", "ai.onnx")), default=0) < _SYMBOLIC_RESHAPE:
+    if opset_of(model) < _SYMBOLIC_RESHAPE:
         while _work_out(onnx, light, known):
             known = _known(onnx, light)
     return known

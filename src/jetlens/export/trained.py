@@ -68,6 +68,8 @@ def network_to_export(
                 f"{model} has random weights; give a checkpoint of `jetlens train`, or --untrained if random ones are wanted"
             )
         return _untrained(model, size_hw)
+    if path.suffix in _OTHERS and not path.is_file():
+        raise UsageError(f"{model}: no such file; give a checkpoint of `jetlens train` or a network's name")
     if path.suffix in _OTHERS:
         raise UsageError(f"{model} {_OTHERS[path.suffix]}")
     if path.suffix == ".safetensors" or path.exists():

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jetlens import __version__
-from jetlens.errors import ModelError, UnknownNameError, UsageError
+from jetlens.errors import UnknownNameError, UsageError
 from jetlens.export.onnx import export_model
 from jetlens.folders import cache_folder
 from jetlens.labels import labels
 from jetlens.models.weights import download, fill, read_weights
 from jetlens.registry import require
-from jetlens.spec import ModelSpec, PreprocessSpec, TaskName, read_model
+from jetlens.spec import ModelSpec, PreprocessSpec, TaskName, is_sound
 
 if TYPE_CHECKING:
     from torch import nn
@@ -79,15 +79,9 @@ def ensure(name: str, weights: Path | None = None) -> Path:
     origin = hashlib.sha256(weights.read_bytes()).hexdigest() if weights is not None and weights.is_file() else row.weights
     key = hashlib.sha256(f"{RECIPE} {__version__} {name} {origin}".encode()).hexdigest()[:16]
     path = cache_folder("models") / f"{name}-{key}.onnx"
-    if path.is_file():
-        try:
-            read_model(path)
-        except ModelError:
-            pass  # damaged or half removed: exported again
-        else:
-            return path
-    network, spec = zoo_network(name, weights)
-    export_model(network, spec, path)
+    if not is_sound(path):
+        network, spec = zoo_network(name, weights)
+        export_model(network, spec, path)
     return path
 
 
@@ -109,6 +103,8 @@ def zoo_network(
     """
     require("torch", extra="export", why=f"the network {name}")
     models = require("torchvision.models", extra="export", why=f"the network {name}")
+    from jetlens.models.torchvision_networks import adapted
+
     row = _row(name)
     if row.task == "detection" and size_hw not in (None, row.size_hw):
         raise UsageError(f"{name} takes {_by(row.size_hw)} and no other size: its anchors were trained for it; leave --size away")
@@ -141,7 +137,7 @@ def zoo_network(
         weights=source,
         accuracy=accuracy if size_hw in (None, row.size_hw) else {},
     )
-    return _adapted(network, row), spec
+    return adapted(name, network), spec
 
 
 def _row(name: str) -> ZooRow:
@@ -155,20 +151,6 @@ def _build(models: Any, name: str, row: ZooRow, classes: int) -> Any:
     if row.task != "classification":
         arguments |= {"weights_backbone": None, "num_classes": classes}
     return models.get_model(name, **arguments).eval()
-
-
-def _adapted(network: Any, row: ZooRow) -> nn.Module:
-    """The network as the exporter takes it: tensors in, raw tensors out."""
-    from jetlens.models.ssd import RawSsd
-    from jetlens.models.torchvision_networks import RawSegmenter
-
-    if row.task == "segmentation":
-        return RawSegmenter(network)
-    if row.task == "detection":
-        assert row.size_hw is not None
-        return RawSsd(network, row.size_hw)
-    plain: nn.Module = network
-    return plain
 
 
 def _preprocess(row: ZooRow, entry: Any, network: Any, size_hw: tuple[int, int] | None = None) -> PreprocessSpec:

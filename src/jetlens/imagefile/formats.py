@@ -12,9 +12,17 @@ from PIL.ImageFile import ImageFile
 
 from jetlens.errors import ImageError
 
-IMAGE_SUFFIXES: Final = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
-)
+SUFFIXES: Final = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WebP": (".webp",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+}
+"""Lower-case suffixes that files of each format have."""
+
+IMAGE_SUFFIXES: Final = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 """Lower-case suffixes by which a folder is listed; loading itself never looks at them."""
 
 _PLUGINS: Final = {

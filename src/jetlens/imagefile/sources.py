@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Final, TypeAlias
 
-from jetlens.errors import ImageError, UsageError
+from jetlens.errors import ImageError, UsageError, plain_line
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO"
 """A path, the bytes of a file, or a binary stream that is read from where it stands to its end."""
@@ -85,5 +85,5 @@ def _check_bytes(count: int, name: str) -> None:
 
 def said(error: Exception) -> str:
     """What an exception says, as one short printable line."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
+    line = plain_line(str(error))
     return (line or type(error).__name__)[:120]

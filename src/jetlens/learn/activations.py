@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from jetlens.errors import GateError, UsageError
 from jetlens.learn.lesson import Lesson, compared
-from jetlens.plots.style import COLOURS, FAINT, INK, draw_figure
+from jetlens.plots.style import COLOURS, FAINT, INK, draw_figure, write_title
 from jetlens.registry import installed, require
 
 __all__ = ["ACTIVATIONS", "Activation", "activations", "numeric_error"]
@@ -195,6 +195,6 @@ def _draw(path: Path) -> None:
         last.legend(loc="upper left", ncols=2, fontsize=7.5)
         for ax in grid[3:]:
             ax.set_xlabel("x")
-        figure.suptitle("Activations and their derivatives", fontsize=12, fontweight="bold", x=0.01, ha="left")
+        write_title(figure, "Activations and their derivatives")
 
     draw_figure(path, (11.0, 6.2), draw)

@@ -68,15 +68,13 @@ def convolve(levels: NDArray[np.float64], kernel: NDArray[np.float64], stride: i
     return result
 
 
-def steps(
-    levels: NDArray[np.float64], kernel: NDArray[np.float64], at: tuple[int, int], stride: int = 1, padding: int = 0, count: int = STEPS
-) -> list[Step]:
-    """The kernel at a place of the result and at the next ones to the right, as many as there are of ``count``."""
+def steps(levels: NDArray[np.float64], kernel: NDArray[np.float64], at: tuple[int, int], stride: int = 1, padding: int = 0) -> list[Step]:
+    """The kernel at a place of the result and at the next two to the right, as far as there are any."""
     padded = np.pad(levels, padding)
     last = (padded.shape[1] - kernel.shape[1]) // stride
-    row, first = at[0], min(at[1], max(0, last - count + 1))
+    row, first = at[0], min(at[1], max(0, last - STEPS + 1))
     found = []
-    for column in range(first, min(first + count, last + 1)):
+    for column in range(first, min(first + STEPS, last + 1)):
         top, left = row * stride, column * stride
         patch = padded[top : top + kernel.shape[0], left : left + kernel.shape[1]]
         found.append(Step(row, column, patch, patch * kernel))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetlens.learn.numbers import DIVERGING, GREYS, draw_numbers, short
-from jetlens.plots.style import COLOURS, FAINT, draw_figure
+from jetlens.plots.style import COLOURS, FAINT, draw_figure, write_title
 
 if TYPE_CHECKING:
     from jetlens.learn.convolution import Step
@@ -57,7 +57,7 @@ def draw_convolution(
         _mark(left, right, shown[0], kernel, stride, padding)
         _draw_steps(lower, rows, kernel)
         about = f"Convolution with {name}, {kernel.shape[0]}×{kernel.shape[1]}, stride {stride}, padding {padding}"
-        figure.suptitle(about, fontsize=12, fontweight="bold", x=0.01, ha="left")
+        write_title(figure, about)
 
     return draw_figure(path, (width, height), draw)
 

@@ -13,10 +13,12 @@ from jetlens.frame import Image
 from jetlens.learn.inside import ClassActivation, Inside, chosen_layer, class_named, seen_by
 from jetlens.learn.lesson import Lesson
 from jetlens.plots import plot_class_activation, plot_feature_maps
+from jetlens.results import label_of
 
 __all__ = ["features", "layer_list"]
 
 _DEAD = 1e-9
+_MOST_NAMED = 12
 
 
 def features(
@@ -45,7 +47,7 @@ def features(
     files = [output]
     if activation is not None:
         files.append(output.with_name(f"{output.stem}-cam.png"))
-        label = _label(spec.labels, activation.class_id)
+        label = label_of(spec.labels, activation.class_id)
         plot_class_activation(
             seen, activation.heat, files[-1], title=f"What speaks for {label} ({activation.confidence:.1%}), layer {activation.layer}"
         )
@@ -119,12 +121,8 @@ def _heat_numbers(activation: ClassActivation, label: str) -> dict[str, Any]:
     }
 
 
-def _label(labels: Sequence[str], class_id: int) -> str:
-    return (labels[class_id] if class_id < len(labels) else "") or f"class {class_id}"
-
-
-def _few(indices: Sequence[int], most: int = 12) -> str:
+def _few(indices: Sequence[int]) -> str:
     if not indices:
         return "none"
-    more = f" and {len(indices) - most} more" if len(indices) > most else ""
-    return ", ".join(map(str, indices[:most])) + more
+    more = f" and {len(indices) - _MOST_NAMED} more" if len(indices) > _MOST_NAMED else ""
+    return ", ".join(map(str, indices[:_MOST_NAMED])) + more

@@ -16,9 +16,10 @@ from jetlens.ops.images import resize_into
 from jetlens.registry import resolve
 from jetlens.spec import ModelSpec
 
-__all__ = ["ClassActivation", "Inside", "class_named", "look_inside", "seen_by"]
+__all__ = ["CAM", "ClassActivation", "Inside", "class_named", "look_inside", "seen_by"]
 
 Shape = tuple[int, int, int]
+CAM = "class activation map (CAM, Zhou et al. 2016): the head is an average over each map and one linear layer"
 SHOWN_SIDE = 448
 """About how large what a network saw is drawn, in pixels."""
 

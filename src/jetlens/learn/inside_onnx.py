@@ -12,7 +12,7 @@ from jetlens.backends.base import Session, SessionOptions
 from jetlens.backends.choice import open_session
 from jetlens.errors import ModelError, UnknownNameError, UsageError
 from jetlens.frame import Image
-from jetlens.learn.inside import ClassActivation, Shape, softmax
+from jetlens.learn.inside import CAM, ClassActivation, Shape, softmax
 from jetlens.learn.onnx_graph import OnnxGraph
 from jetlens.predictor import model_path
 from jetlens.spec import read_model
@@ -115,7 +115,7 @@ class InsideOnnx:
                 wanted.update(node.input)
         linear = between & {"Gemm", "MatMul"}
         if between <= _CAM_HEAD and len(linear) == 1 and between & {"GlobalAveragePool", "ReduceMean"}:
-            return "class activation map (CAM, Zhou et al. 2016): the head is an average over each map and one linear layer"
+            return CAM
         return "Grad-CAM (Selvaraju et al. 2017), the gradients by central differences: the graph runs forward only"
 
 

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from jetlens.errors import ModelError
 from jetlens.frame import Image
-from jetlens.learn.inside import ClassActivation, Shape, softmax
+from jetlens.learn.inside import CAM, ClassActivation, Shape, softmax
 from jetlens.ops.images import prepare
 from jetlens.registry import require, resolve
 
 __all__ = ["InsideTorch"]
 
+_GRAD_CAM = "Grad-CAM (Selvaraju et al. 2017), the gradients by backpropagation"
 _ACTIVATIONS = frozenset(("ReLU", "ReLU6", "LeakyReLU", "ELU", "Hardswish", "SiLU", "GELU", "Sigmoid"))
 
 
@@ -52,9 +53,17 @@ class InsideTorch:
         heat, wanted = self._features.class_activation(self._network, pixels, class_id, chosen)
         with self._torch.inference_mode():
             logits = self._network(pixels)[0].numpy()
-        return ClassActivation(
-            heat, wanted, float(softmax(logits)[wanted]), chosen, "Grad-CAM (Selvaraju et al. 2017), the gradients by backpropagation"
-        )
+        method = CAM if self._weighs_averages(pixels, chosen, wanted, heat) else _GRAD_CAM
+        return ClassActivation(heat, wanted, float(softmax(logits)[wanted]), chosen, method)
+
+    def _weighs_averages(self, pixels: Any, layer: str, wanted: int, heat: NDArray[np.float32]) -> bool:
+        """Whether the heat is what the last linear layer's own weights make of the maps: then it is fed with their averages."""
+        linear = next((one for one in reversed(list(self._network.modules())) if type(one).__name__ == "Linear"), None)
+        maps = self._features.feature_maps(self._network, pixels, layer)
+        if linear is None or linear.in_features != len(maps) or linear.out_features <= wanted:
+            return False
+        plain = np.maximum(np.tensordot(linear.weight[wanted].detach().numpy(), maps, 1), 0)
+        return bool(plain.any() and np.allclose(plain / plain.max(), heat, atol=1e-4))
 
     def _last(self) -> str:
         """The last layer whose maps are larger than a pixel and that does not end in pooling."""

@@ -16,6 +16,8 @@ __all__ = ["METHODS", "Keypoints", "Matches", "match", "turned"]
 
 METHODS: Final = ("orb", "sift")
 RATIO = 0.8
+MATCHED = 2000
+"""Points of a picture that are looked for to match; the panels show fewer."""
 SMALLEST = 8
 """Pixels; ORB halves a picture's sides more than once."""
 NEAR = 3.0
@@ -99,7 +101,7 @@ class Keypoints:
         good, all_of_them = int(matches.good.sum()), len(matches.first)
         judged = f"within {NEAR:g} pixels of the truth" if truth is not None else "explained by one homography (RANSAC)"
         title = f"{self._method.upper()}: {all_of_them} matches, {good} {judged}"
-        lines = (_words(counts), f"{title} ({good / max(1, all_of_them):.1%})")
+        lines = (_words(counts), f"{title} ({good / max(1, all_of_them):.1%}), among up to {MATCHED:,} points of each picture")
         numbers = {"points": counts, "matches": all_of_them, "good": good, "judged_by": "truth" if truth is not None else "homography"}
         return Look(panels, 3, lines, numbers, (Panel(title, _pairs(cv2, image, other, matches)),))
 
@@ -119,7 +121,7 @@ def match(first: Image, second: Image, method: str, truth: NDArray[np.float64] |
         truth: the matrix [2, 3] from the first to the second, where it is known; else a homography is fitted.
     """
     cv2 = opencv()
-    finder, norm = (cv2.SIFT_create(2000), cv2.NORM_L2) if method == "sift" else (cv2.ORB_create(2000), cv2.NORM_HAMMING)
+    finder, norm = (cv2.SIFT_create(MATCHED), cv2.NORM_L2) if method == "sift" else (cv2.ORB_create(MATCHED), cv2.NORM_HAMMING)
     sides = [finder.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None) for image in (first, second)]
     if any(descriptions is None or len(descriptions) < 2 for _, descriptions in sides):
         return Matches(np.empty((0, 2), np.float32), np.empty((0, 2), np.float32), np.empty(0, bool))

@@ -16,7 +16,7 @@ from jetlens.learn.inside import Inside, chosen_layer
 from jetlens.learn.lesson import Lesson, compared, limit_for
 from jetlens.learn.numbers import DIVERGING
 from jetlens.learn.onnx_graph import run_operator
-from jetlens.plots.style import draw_figure
+from jetlens.plots.style import draw_figure, write_title
 from jetlens.registry import installed, require
 
 __all__ = ["NORMS", "group_count", "normalise", "normalization"]
@@ -188,13 +188,7 @@ def _draw(path: Path, model: str, layer: str, x: Maps, answers: Mapping[str, Map
         grid[1, 0].set_xlabel("a row a picture, a column a map", fontsize=8)
         bar = figure.colorbar(shown_means, ax=grid[1, :], fraction=0.015, pad=0.01)
         bar.outline.set_visible(False)
-        figure.suptitle(
-            f"Normalisation of layer {layer} of {model}: {pictures} pictures, {channels} maps",
-            fontsize=12,
-            fontweight="bold",
-            x=0.01,
-            ha="left",
-        )
+        write_title(figure, f"Normalisation of layer {layer} of {model}: {pictures} pictures, {channels} maps")
 
     draw_figure(path, (13.0, 6.4), draw)
 

@@ -83,12 +83,12 @@ def fruit() -> Image:
     return next(image for image, grade in crops(DEFAULT_SEED, (320, 320), (1080, 1920)) if GRADES[grade] == "ulcer")
 
 
-def reduced(image: Image, most: int = MOST_SIDE) -> Image:
-    """The picture itself, or a smaller one whose longer side has ``most`` pixels."""
-    if max(image.shape[:2]) <= most:
+def reduced(image: Image) -> Image:
+    """The picture itself, or a smaller one whose longer side has 640 pixels."""
+    if max(image.shape[:2]) <= MOST_SIDE:
         return image
     small = PillowImage.fromarray(image)
-    small.thumbnail((most, most))
+    small.thumbnail((MOST_SIDE, MOST_SIDE))
     return np.asarray(small)
 
 
@@ -97,7 +97,7 @@ def gray_levels(image: Image) -> NDArray[np.float64]:
     return np.asarray(PillowImage.fromarray(image).convert("L"), np.float64)
 
 
-def place(text: str, size_hw: tuple[int, int], flag: str = "--at") -> tuple[int, int]:
+def place(text: str, size_hw: tuple[int, int]) -> tuple[int, int]:
     """Row and column out of ``ROW,COLUMN``.
 
     Raises:
@@ -105,8 +105,8 @@ def place(text: str, size_hw: tuple[int, int], flag: str = "--at") -> tuple[int,
     """
     found = re.fullmatch(r"\s*(\d{1,6})\s*,\s*(\d{1,6})\s*", text)
     if found is None:
-        raise UsageError(f"{flag} {text!r}: give row,column in pixels of the result, such as 100,200")
+        raise UsageError(f"--at {text!r}: give row,column in pixels of the result, such as 100,200")
     row, column = int(found[1]), int(found[2])
     if row >= size_hw[0] or column >= size_hw[1]:
-        raise UsageError(f"{flag} {text!r}: the result has {size_hw[0]} rows and {size_hw[1]} columns, counted from 0")
+        raise UsageError(f"--at {text!r}: the result has {size_hw[0]} rows and {size_hw[1]} columns, counted from 0")
     return row, column

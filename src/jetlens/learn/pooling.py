@@ -15,7 +15,7 @@ from jetlens.learn.inside import Inside, chosen_layer, seen_by
 from jetlens.learn.lesson import Lesson, compared, limit_for
 from jetlens.learn.numbers import draw_numbers, short
 from jetlens.learn.onnx_graph import run_operator
-from jetlens.plots.style import COLOURS, draw_figure, image_array
+from jetlens.plots.style import COLOURS, draw_figure, image_array, write_title
 from jetlens.registry import installed, require
 
 __all__ = ["pool", "pooling"]
@@ -196,6 +196,6 @@ def _draw(
         boxes = [(cell[1] * stride - 0.5, cell[0] * stride - 0.5, window)] + [(cell[1] - 0.5, cell[0] - 0.5, 1)] * 2
         for ax, (x, y, length) in zip(grid[1, 1:], boxes, strict=True):
             ax.add_patch(Rectangle((x, y), length, length, fill=False, edgecolor=COLOURS[1], linewidth=3.0, zorder=4, clip_on=False))
-        figure.suptitle(f"Pooling of map {chosen}, layer {name}", fontsize=12, fontweight="bold", x=0.01, ha="left")
+        write_title(figure, f"Pooling of map {chosen}, layer {name}")
 
     draw_figure(path, (12.0, 0.9 + 2.9 * max(0.6, min(1.1, aspect)) + 3.0), draw)

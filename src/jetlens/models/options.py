@@ -8,14 +8,15 @@ from typing import Literal
 
 from jetlens.spec import TaskName
 
-__all__ = ["PRETRAINED", "Activation", "Norm", "Pool", "Pretraining", "canonical"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "PRETRAINED", "Activation", "Norm", "Pool", "Pretraining", "canonical"]
 
 Norm = Literal["batch", "group", "layer"]
 Activation = Literal["relu", "leaky_relu", "elu"]
 Pool = Literal["stride", "max", "avg"]
 
-_IMAGENET_MEAN = (123.675, 116.28, 103.53)
-_IMAGENET_STD = (58.395, 57.12, 57.375)
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+"""Of R, G, B in grey levels: the convention of most pretrained networks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,8 @@ class Pretraining:
     weights: str = "IMAGENET1K_V1"
     size_hw: tuple[int, int] = (224, 224)
     fixed_size: bool = False
-    mean: tuple[float, ...] = _IMAGENET_MEAN
-    std: tuple[float, ...] = _IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
 
 
 _VOC = Pretraining("segmentation", "COCO_WITH_VOC_LABELS_V1", (512, 512))

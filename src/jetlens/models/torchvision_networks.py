@@ -14,7 +14,7 @@ from jetlens.models.ssd import RawSsd
 from jetlens.models.weights import download, fill, read_weights
 from jetlens.registry import require
 
-__all__ = ["RawSegmenter", "fine_tuned", "torchvision_network"]
+__all__ = ["RawSegmenter", "adapted", "fine_tuned", "torchvision_network"]
 
 
 class RawSegmenter(nn.Module):
@@ -48,7 +48,7 @@ def torchvision_network(name: str, num_classes: int, in_channels: int = 3, size_
     network = _plain(name, num_classes)
     if in_channels != 3:
         _replace_stem(network, in_channels)
-    return _adapted(name, network)
+    return adapted(name, network)
 
 
 def fine_tuned(name: str, num_classes: int, weights: Path | None) -> nn.Module:
@@ -66,7 +66,7 @@ def fine_tuned(name: str, num_classes: int, weights: Path | None) -> nn.Module:
     tensors = {key: value for key, value in tensors.items() if not key.startswith("aux_classifier.")}
     network = _plain(name, num_classes)
     fill(network, tensors, str(weights or name), keep=_head(name))
-    return _adapted(name, network)
+    return adapted(name, network)
 
 
 def _plain(name: str, num_classes: int) -> nn.Module:
@@ -81,7 +81,8 @@ def _plain(name: str, num_classes: int) -> nn.Module:
     return network
 
 
-def _adapted(name: str, network: nn.Module) -> nn.Module:
+def adapted(name: str, network: nn.Module) -> nn.Module:
+    """One of torchvision's networks as a plain one: tensors in, raw tensors out."""
     row = PRETRAINED[name]
     if row.task == "segmentation":
         return RawSegmenter(network)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import sys
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,10 +38,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content: Any = require("safetensors.torch", extra="train", why="reading .safetensors").load(path.read_bytes())
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile file can make the reader raise anything
-        reason = " ".join(str(error).split())[:120]
-        raise WeightsError(f"{path}: damaged, or no file of plain tensors ({reason}); save a state_dict() with torch.save") from None
+        raise WeightsError(
+            f"{path}: damaged, or no file of plain tensors ({_reason(path, error)}); save a state_dict() with torch.save"
+        ) from None
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -48,6 +53,22 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path}: holds {type(content).__name__} and no state_dict of tensors; save one with torch.save(network.state_dict(), ...)"
         )
     return {str(name).removeprefix("module."): value.float() if value.is_floating_point() else value for name, value in content.items()}
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Why a file cannot be read, in a few words: PyTorch's own go on for a paragraph on how to load it all the same."""
+    with open(path, "rb") as file:
+        head = file.read(2)
+    said = " ".join(str(error).split())
+    if not head:
+        return "it is empty"
+    if path.suffix != ".safetensors" and head != b"PK" and head[:1] != b"\x80":  # neither a zip archive nor a pickle
+        return "it is no PyTorch file"
+    if named := re.search(r"GLOBAL ([\w.]+)", said):
+        return f"it holds {named[1]}, pickled code that is not run"
+    if "weights only" in said.lower().replace("_", " "):
+        return "it holds pickled or scripted code that is not run"
+    return said.partition(". ")[0][:120]
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], origin: str, *, keep: Collection[str] = ()) -> None:

@@ -51,6 +51,7 @@ class Follower:
         confidence: from which a box begins a track.
         lines: two points each.
         zones: corners of each.
+        margin_px: so near to a line an object is on neither side of it: one that trembles there counts once.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Follower:
         confidence: float = 0.5,
         lines: Sequence[Sequence[Point]] = (),
         zones: Sequence[Sequence[Point]] = (),
+        margin_px: float = 0.0,
         sinks: Sequence[EventSink] = (),
     ) -> None:
         high = max(confidence, LEAST_CONFIDENCE)
@@ -67,7 +69,7 @@ class Follower:
         self._sinks = tuple(sinks)
         self.watch = ObjectWatch(
             stream,
-            lines={f"line {number}": LineCounter(start, end) for number, (start, end) in enumerate(lines, 1)},
+            lines={f"line {number}": LineCounter(start, end, margin_px=margin_px) for number, (start, end) in enumerate(lines, 1)},
             zones={f"zone {number}": ZoneCounter(corners) for number, corners in enumerate(zones, 1)},
         )
 

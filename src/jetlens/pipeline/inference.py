@@ -19,6 +19,7 @@ from jetlens.backends.onnxruntime import OnnxRuntimeSession
 from jetlens.errors import BackendError, UsageError
 from jetlens.frame import Image
 from jetlens.ops.buffers import BufferPool
+from jetlens.pipeline.stages import Cores
 from jetlens.predictor import Predictor
 from jetlens.results import Prediction
 from jetlens.tasks.base import Arrays, Batch
@@ -29,6 +30,7 @@ __all__ = [
     "Inference",
     "LanedInference",
     "PlainInference",
+    "cores_of",
     "largest_batch",
     "may_run_at_once",
     "open_inference",
@@ -39,7 +41,7 @@ _ASK_S: Final = 0.1
 GPU_LANES: Final = 3
 """Runs in flight on runtimes that have them: one whose input is filled, one that computes, one whose answer is read."""
 _SEVERAL_THREADS: Final[tuple[type, ...]] = (OnnxRuntimeSession,)
-"""Sessions whose ``run`` several threads may call at once."""
+"""Sessions whose ``run`` any number of threads may call at once."""
 _MOST_LANES: Final = 4
 """On a processor: more would only hold more frames, since what comes before and after the model is one thread each."""
 
@@ -150,7 +152,8 @@ class PlainInference:
 
 def may_run_at_once(predictor: Predictor) -> bool:
     """Whether several threads may run the model at once on a processor."""
-    return "CPU" in predictor.facts.provider.upper() and isinstance(predictor.session, _SEVERAL_THREADS)
+    several = isinstance(predictor.session, _SEVERAL_THREADS) or getattr(predictor.session, "at_once", 1) > 1
+    return several and "CPU" in predictor.facts.provider.upper()
 
 
 def usual_lanes(predictor: Predictor, threads: int | None, cameras: int, files: int) -> int:
@@ -168,6 +171,12 @@ def usual_lanes(predictor: Predictor, threads: int | None, cameras: int, files: 
         return 1
     fit = max(1, _cores() // (threads or 1))
     return min(fit, _MOST_LANES, fit if files else cameras)
+
+
+def cores_of(predictor: Predictor) -> Cores | None:
+    """The cores that the steps of a run share where its model is on a processor too; a GPU is only waited for."""
+    local = isinstance(predictor.session, ImmediateLanes) and "CPU" in predictor.facts.provider.upper()
+    return Cores(_cores()) if local else None
 
 
 def _cores() -> int:

@@ -17,7 +17,7 @@ from jetlens.imagefile import NETWORK_MAX_PIXELS, load_image
 from jetlens.media.base import Source
 from jetlens.media.images import WRITTEN_SUFFIXES
 from jetlens.media.live.address import shown
-from jetlens.media.sources import SOURCES, is_video, list_files, open_source, scheme_of
+from jetlens.media.sources import SOURCES, is_camera, is_video, list_files, open_source, scheme_of
 
 __all__ = ["Input", "OutputNames", "expand"]
 
@@ -70,7 +70,7 @@ def expand(texts: Iterable[str]) -> Iterator[Input | InputError]:
             yield Input(text, _public(text), "url")
         elif scheme == "test" and "live=1" not in urlsplit(text).query.split("&"):
             yield Input(text, text, "stream")
-        elif scheme in SOURCES:
+        elif scheme in SOURCES or is_camera(text):
             raise UsageError(
                 f"{shown(text)}: a camera never ends; `jetlens run` reads it, predict takes files, addresses of images and test://"
             )

@@ -29,12 +29,24 @@ class Renderer:
     Args:
         facts: of the session, for the HUD's line on what runs.
         alpha: how much of a segmentation's colours covers the picture, 0 to 1.
+        lines: to draw into each frame, two points each.
+        zones: to draw into each frame, the corners of each.
         hud: False leaves the HUD out; its rate is the result's own, or else that of the frames drawn since the renderer was made.
         clock: a monotonic clock in seconds.
     """
 
-    def __init__(self, facts: RunFacts, *, alpha: float = 0.6, hud: bool = True, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        facts: RunFacts,
+        *,
+        alpha: float = 0.6,
+        lines: overlay.Polygons = (),
+        zones: overlay.Polygons = (),
+        hud: bool = True,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._alpha = alpha
+        self._lines_drawn, self._zones_drawn = lines, zones
         self._hud = hud
         self._clock = clock
         self._start_s = clock()
@@ -45,6 +57,7 @@ class Renderer:
         """The frame with the result in it; its array is the result's own."""
         image = result.frame.image_rgb
         overlay.draw(image, result.prediction, alpha=self._alpha, out=image)
+        overlay.draw_rules(image, self._lines_drawn, self._zones_drawn)
         if self._hud:
             overlay.draw_hud(image, self._lines(result))
         return replace(result.frame, image_rgb=image)

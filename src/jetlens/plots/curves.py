@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jetlens.errors import UsageError
-from jetlens.plots.style import COLOURS, INK, draw_figure, shorten
+from jetlens.plots.style import COLOURS, INK, draw_figure, shorten, write_title
 
 __all__ = ["plot_curves", "plot_range_test"]
 
@@ -51,7 +51,7 @@ def plot_curves(history: Sequence[Mapping[str, Any]], path: Path, *, title: str 
         axes[-1].set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
         axes[-1].xaxis.set_major_locator(_ticks(9, integer=True))
         if title:
-            figure.suptitle(shorten(title, 90), fontsize=12, fontweight="bold", x=0.01, ha="left")
+            write_title(figure, shorten(title, 90))
 
     return draw_figure(path, (8.5, 1.0 + 1.2 * sum(heights)), draw)
 

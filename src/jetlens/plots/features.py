@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from jetlens.errors import UsageError
 from jetlens.frame import Image
-from jetlens.plots.style import FAINT, draw_figure, image_array, shorten
+from jetlens.plots.style import FAINT, draw_figure, image_array, shorten, write_title
 
 __all__ = ["plot_class_activation", "plot_feature_maps"]
 
@@ -102,6 +102,6 @@ def plot_class_activation(image: Image, heat: NDArray[Any], path: Path, *, title
         bar.outline.set_visible(False)
         bar.solids.set_alpha(1.0)
         bar.set_label("share of the strongest", color=FAINT, fontsize=9)
-        figure.suptitle(shorten(title, 90), fontsize=12, fontweight="bold", x=0.01, ha="left")
+        write_title(figure, shorten(title, 90))
 
     return draw_figure(path, (9.0, float(np.clip(0.7 + 4.1 * height / width, 2.2, 9.0))), draw)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetlens.errors import UsageError
-from jetlens.plots.style import COLOURS, FAINT, INK, SHARES, draw_figure, shorten
+from jetlens.plots.style import COLOURS, FAINT, INK, SHARES, draw_figure, shorten, write_title
 
 __all__ = ["plot_class_scores", "plot_confusion"]
 
@@ -52,13 +52,7 @@ def plot_confusion(counts: NDArray[Any], labels: Sequence[str], path: Path, *, t
         bar.outline.set_visible(False)
         bar.set_label("share of the true class", color=FAINT)
         everything = int(table.sum())
-        figure.suptitle(
-            f"{shorten(title, 60)}: {right:,} of {everything:,} right ({right / max(1, everything):.1%})",
-            fontsize=12,
-            fontweight="bold",
-            x=0.01,
-            ha="left",
-        )
+        write_title(figure, f"{shorten(title, 60)}: {right:,} of {everything:,} right ({right / max(1, everything):.1%})")
 
     longest = max(map(len, (shorten(name, 22) for name in names)))
     room = 0.075 * longest if classes <= MOST_NAMES else 0.3
@@ -97,7 +91,7 @@ def plot_class_scores(counts: NDArray[Any], labels: Sequence[str], path: Path, *
         there = support > 0
         mean = float(rates["F1"][there].mean()) if there.any() else 0.0
         some = f" ({len(order)} weakest of {len(names)})" if len(order) < len(names) else ""
-        figure.suptitle(f"{shorten(title, 50)}{some}; mean F1 {mean:.3f}", fontsize=12, fontweight="bold", x=0.01, ha="left")
+        write_title(figure, f"{shorten(title, 50)}{some}; mean F1 {mean:.3f}")
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
 
     return draw_figure(path, (9.0, 1.5 + step * len(order)), draw)

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetlens.atomic import write_atomic
+from jetlens.errors import plain_line
 from jetlens.registry import require
 
-__all__ = ["COLOURS", "FAINT", "GRID", "INK", "SHARES", "draw_figure", "image_array", "shorten"]
+__all__ = ["COLOURS", "FAINT", "GRID", "INK", "SHARES", "draw_figure", "image_array", "shorten", "write_title"]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#4D4D4D")
 """After Okabe and Ito: told apart also by colour-blind eyes, and on a grey print by their order."""
@@ -82,9 +83,14 @@ def _defaults(matplotlib: Any) -> dict[str, Any]:
     }
 
 
+def write_title(figure: Any, text: str) -> None:
+    """The title over all panels of a figure."""
+    figure.suptitle(text, fontsize=12, fontweight="bold", x=0.01, ha="left")
+
+
 def shorten(text: object, length: int) -> str:
     """A label on one line, cut with an ellipsis where it is longer."""
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
+    line = plain_line(str(text))
     return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetlens.errors import ModelError
+from jetlens.export.bake import opset_of
 from jetlens.precision.activations import largest_values
 from jetlens.precision.graph import HEAVY, Graph
 
@@ -116,7 +117,7 @@ def _body(graph: Graph) -> list[Any]:
     """The nodes that may be halved: from the first to the last heavy one, and what only moves numbers behind that."""
     types = graph.types()
     before, after = _reached(graph)
-    quantized = any(row.op_type in QUANTIZING for row in graph.proto.node) and _opset(graph) >= 19
+    quantized = any(row.op_type in QUANTIZING for row in graph.proto.node) and opset_of(graph.model) >= 19
     allowed = HALF | set(QUANTIZING) if quantized else HALF
     body: list[Any] = []
     made: set[str] = set()
@@ -130,10 +131,6 @@ def _body(graph: Graph) -> list[Any]:
             body.append(node)
             made.update(node.output)
     return body
-
-
-def _opset(graph: Graph) -> int:
-    return max(int(row.version) for row in graph.model.opset_import if row.domain in ("", "ai.onnx"))
 
 
 def _has_float(graph: Graph, node: Any, types: Mapping[str, int]) -> bool:

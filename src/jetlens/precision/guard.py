@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jetlens.evaluate.bootstrap import interval_of
 from jetlens.precision.tallies import Tally
 
 __all__ = ["Budget", "ClassDrop", "Verdict", "judge"]
@@ -116,7 +117,7 @@ def judge(reference: Tally, candidate: Tally, images: int, budget: Budget, label
     weights = np.concatenate([np.ones((1, images)), weights])
     (before, classes_before), (after, classes_after) = reference.score(weights), candidate.score(weights)
     drops = before - after
-    low, high = (float(bound) for bound in np.percentile(drops[1:], (2.5, 97.5)))
+    low, high = interval_of(drops[1:])
     rows = _class_drops(classes_before - classes_after, reference.images(), labels, budget)
     scored = (reference.metric, float(before[0]), float(after[0]), float(drops[0]), (low, high), tuple(rows[:_MOST_CLASSES]))
     return _decided(Verdict("accepted", (), images, agreement, *scored), rows, budget, disagrees)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetlens.errors import ModelError, UnknownNameError
+from jetlens.export.bake import opset_of
 from jetlens.precision.activations import LEVELS
 from jetlens.precision.fp16 import to_half
 from jetlens.precision.graph import Graph
@@ -96,7 +97,7 @@ def quantize(content: bytes, scales: Mapping[str, float], rule: Recipe, keep: Co
         ModelError: there is nothing to quantize, or the graph is below opset 13.
     """
     graph = Graph(content)
-    if not any(row.domain in ("", "ai.onnx") and row.version >= 13 for row in graph.model.opset_import):
+    if opset_of(graph.model) < 13:
         raise ModelError("int8 weights with a scale a channel need opset 13 or later; export the model again with --opset 17")
     nodes = quantizable(graph)
     nodes = [node for node in nodes if node.name not in keep and (rule.first or node is not nodes[0])]
@@ -122,7 +123,7 @@ def with_half_rest(content: bytes, keep: Collection[str] = ()) -> bytes:
         keep: names of nodes that fp16 cannot hold.
     """
     graph = Graph(content)
-    if max(row.version for row in graph.model.opset_import if row.domain in ("", "ai.onnx")) < HALF_OPSET:
+    if opset_of(graph.model) < HALF_OPSET:
         graph.model = graph.onnx.version_converter.convert_version(graph.model, HALF_OPSET)
     return to_half(graph.to_bytes(), keep)
 

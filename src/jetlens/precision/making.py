@@ -12,7 +12,7 @@ from typing import Any, Literal
 from jetlens import __version__
 from jetlens.atomic import write_atomic
 from jetlens.data.opening import ORANGE_LINE
-from jetlens.data.samples import ORANGE_LINE_LABELS
+from jetlens.data.samples import is_orange_line_model
 from jetlens.errors import DataError, GateError, ModelError, UnknownNameError, UsageError
 from jetlens.folders import cache_folder
 from jetlens.graph import read_graph
@@ -25,7 +25,7 @@ from jetlens.precision.pictures import Pictures, answers, calibration_pictures, 
 from jetlens.precision.repair import Made, groups, ranked
 from jetlens.precision.report import Report, Step
 from jetlens.precision.tallies import Tally
-from jetlens.spec import FP32_NODES_KEY, METADATA_KEY, ModelSpec, read_model, write_sidecar
+from jetlens.spec import FP32_NODES_KEY, METADATA_KEY, ModelSpec, is_sound, read_model, write_sidecar
 
 __all__ = ["Asked", "attempt", "chosen_pictures", "ensure", "make"]
 
@@ -125,14 +125,8 @@ def ensure(
         return beside
     about = f"{__version__} {hashlib.sha256(content).hexdigest()} {precision} {data} {calibration}"
     cached = cache_folder("models") / f"{model.stem}-{hashlib.sha256(about.encode()).hexdigest()[:16]}.{precision}.onnx"
-    if cached.is_file():
-        try:
-            read_model(cached)
-        except ModelError:
-            pass  # damaged or half removed: made again
-        else:
-            return cached
-    make(model, precision, cached, data=data, calibration=calibration, report=report)
+    if not is_sound(cached):
+        make(model, precision, cached, data=data, calibration=calibration, report=report)
     return cached
 
 
@@ -149,7 +143,10 @@ def attempt(
         raise ModelError(f"{model.name} is {spec.precision} already; give the fp32 model that it was made from")
     if asked.method not in METHODS:
         raise UnknownNameError("calibration method", asked.method, METHODS)
-    work = _Work(content, spec, asked, budget, report, pictures or chosen_pictures(spec, asked))
+    if pictures is None:
+        report("reads or draws its pictures")
+        pictures = chosen_pictures(spec, asked)
+    work = _Work(content, spec, asked, budget, report, pictures)
     work.run()
     return work.finish()
 
@@ -189,6 +186,7 @@ class _Work:
             return
         parts = groups(self._graph, self._layers)
         batches = (self._calibration or self._judged).arrays(_RANKED_ON, self._fixed)
+        self._report(f"looks which of {len(parts)} groups of layers to put back into fp32")
         for part in ranked(self._content, self._judged_as, parts, batches):
             more = (*back, *part.nodes)
             if len(more) > _HALF * len(self._layers):
@@ -208,6 +206,7 @@ class _Work:
     def _maker(self) -> Made:
         rule = RECIPES[recipe_name(self._asked.recipe)]
         # Also for int8: TensorRT 8.6 runs in fp16 what is not quantized, unless it is told not to.
+        self._report(f"looks for values too large for fp16 in {len(self._judged)} pictures")
         self._overflowing = overflowing(self._graph, self._judged.arrays(fixed=self._fixed))
         for name, value in self._overflowing.items():
             self._report(f"{name} reaches {value:.3g} and stays fp32")
@@ -223,6 +222,7 @@ class _Work:
         return lambda keep: quantize(self._content, table, rule, keep)
 
     def _try(self, back: tuple[str, ...], group: str) -> bool:
+        self._report(f"{self._asked.precision} answers {len(self._judged)} pictures{'' if self._reference else ', after fp32'}")
         if self._reference is None:
             self._reference = self._answers(self._content, self._judged)
         self._made = self._make(back)
@@ -288,7 +288,7 @@ def _about(pictures: Pictures) -> dict[str, Any]:
 
 def chosen_pictures(spec: ModelSpec, asked: Asked) -> Chosen:
     """What to calibrate on (int8 only), what to judge on, and whether that has its truth."""
-    oranges = tuple(label.casefold() for label in ORANGE_LINE_LABELS[spec.task]) == tuple(label.casefold() for label in spec.labels)
+    oranges = is_orange_line_model(spec)
     source = asked.calibration or (ORANGE_LINE if oranges or asked.precision == "fp16" else None)
     if source is None:
         raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 
 from jetlens.backends.base import SessionOptions
 from jetlens.backends.choice import open_session
-from jetlens.data.base import pictures_in
-from jetlens.data.matching import Matched
+from jetlens.data.base import pictures_in, readable
 from jetlens.data.opening import ORANGE_LINE, open_listed
-from jetlens.data.orange import FIRST_SEEDS
 from jetlens.data.samples import Sample, Truth, orange_line_samples
+from jetlens.data.stills import FIRST_SEEDS
 from jetlens.errors import DataError, InputError, ModelError
 from jetlens.evaluate import dataset
-from jetlens.imagefile import load_image
 from jetlens.precision.activations import largest_values
 from jetlens.precision.graph import Graph
 from jetlens.precision.tallies import TALLIES, Tally
@@ -125,12 +123,12 @@ def _ready(samples: Iterable[Sample], spec: ModelSpec, origin: str) -> Pictures:
     batches: list[Batch] = []
     truths: list[Truth] = []
     skipped = 0
-    for sample in _readable(samples):
-        if sample is None:
+    for sample in readable(samples):
+        if isinstance(sample, InputError):
             skipped += 1
             continue
         try:
-            image = load_image(sample.image) if isinstance(sample.image, Path) else sample.image
+            image = sample.pixels()
         except InputError:
             skipped += 1
             continue
@@ -139,18 +137,6 @@ def _ready(samples: Iterable[Sample], spec: ModelSpec, origin: str) -> Pictures:
     if not batches:
         raise DataError(f"{origin[-120:]}: no picture in it could be read ({skipped} were tried)")
     return Pictures(tuple(batches), tuple(truths), origin, skipped)
-
-
-def _readable(samples: Iterable[Sample]) -> Iterator[Sample | None]:
-    """The samples, None in the place of one whose files are bad."""
-    if not isinstance(samples, (Sequence, Matched)):
-        yield from samples
-        return
-    for index in range(len(samples)):
-        try:
-            yield samples[index]
-        except InputError:
-            yield None
 
 
 def answers(content: bytes, spec: ModelSpec, pictures: Pictures, *, backend: str = "onnxruntime", labelled: bool = True) -> Tally:

@@ -14,10 +14,11 @@ __all__ = ["bars", "distributions", "lines", "scatter"]
 WIDTH = 720
 _LEFT, _RIGHT, _ROW = 190, 24, 30
 _BINS = 48
+_FOR_P99 = 100
 
 
 def distributions(samples: Mapping[str, NDArray[np.float64]], unit: str, about: str) -> str:
-    """For each row the shape of its values on one logarithmic axis, with marks at the median and at p99."""
+    """For each row the shape of its values on one logarithmic axis, with marks at the median and, of enough values, at p99."""
     known = {name: values[values > 0] for name, values in samples.items() if (values > 0).any()}
     if not known:
         return ""
@@ -35,7 +36,9 @@ def distributions(samples: Mapping[str, NDArray[np.float64]], unit: str, about: 
         p50, p99 = (to_x(float(np.percentile(values, q))) for q in (50, 99))
         parts.append(_label(name, middle))
         parts.append(f'<polygon class="shape" points="{" ".join(above + below)}"/>')
-        parts.append(f'<path class="mark" d="M{p50:.1f} {middle - 12}v24"/><path class="mark far" d="M{p99:.1f} {middle - 8}v16"/>')
+        parts.append(f'<path class="mark" d="M{p50:.1f} {middle - 12}v24"/>')
+        if len(values) >= _FOR_P99:
+            parts.append(f'<path class="mark far" d="M{p99:.1f} {middle - 8}v16"/>')
     return _svg(parts, 14 + len(known) * _ROW + 24, about)
 
 

@@ -59,7 +59,7 @@ def headline(run: Run, found: Sequence[Row]) -> str:
     names = best.title if len(ties) == 1 else f"{' and '.join(ties)} (a tie)"
     text = f"Fastest of those that passed: {names}, p50 {number(best.p50_ms, 'ms')}, {number(best.figures['images_per_s'])} images/s"
     other = row_of(found, run.reference)
-    if other is not None and other is not best and best.p50_ms and other.p50_ms:
+    if other is not None and other.rank != best.rank and best.p50_ms and other.p50_ms:
         text += f"; {number(other.p50_ms / best.p50_ms, digits=2)} times as fast as {other.title}"
     if refused:
         text += f". Refused: {', '.join(refused)}"

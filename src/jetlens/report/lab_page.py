@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from jetlens.bench.records import Run
+from jetlens.errors import plain_line
 from jetlens.report.lab import BuildLog, Section, lab
-from jetlens.report.markdown import plain, printable, table
+from jetlens.report.markdown import plain, table
 from jetlens.report.page import render
 
 __all__ = ["lab_html", "lab_markdown"]
@@ -41,7 +42,7 @@ def _markdown(section: Section) -> Iterator[str]:
     elif section.facts:
         yield "\n".join(f"- {plain(name)}{'' if name.endswith('?') else ':'} {plain(value)}" for name, value in section.facts)
     if section.log:
-        yield "\n".join(f"    {printable(line)}" for line in section.log.splitlines())
+        yield "\n".join(f"    {plain_line(line)}" for line in section.log.splitlines())
 
 
 def _title(runs: Mapping[str, Run]) -> str:

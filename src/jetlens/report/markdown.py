@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["plain", "printable", "table"]
+from jetlens.errors import plain_line
+
+__all__ = ["plain", "table"]
 
 _MARKS = (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("`", "\\`"), ("[", "\\["), ("*", "\\*"), ("_", "\\_"))
 
@@ -17,12 +19,7 @@ def table(names: Sequence[str], content: Sequence[Sequence[str]]) -> str:
 
 def plain(text: str) -> str:
     """A text in which Markdown and HTML find nothing to obey."""
-    line = printable(text)
+    line = plain_line(text)
     for mark, safe in _MARKS:
         line = line.replace(mark, safe)
     return line
-
-
-def printable(text: str) -> str:
-    """One line that no terminal obeys."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

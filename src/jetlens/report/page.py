@@ -8,9 +8,10 @@ from typing import Any
 
 from jetlens import __version__
 from jetlens.bench.records import Run
+from jetlens.errors import plain_line
 from jetlens.registry import require
 from jetlens.report.findings import SOURCES, THEORY
-from jetlens.report.markdown import plain, printable, table
+from jetlens.report.markdown import plain, table
 from jetlens.report.view import RunView, view
 
 __all__ = ["html_page", "markdown_page", "render"]
@@ -111,7 +112,7 @@ def _questions(shown: Mapping[str, RunView]) -> list[str]:
             parts.append("\n".join(f"- {plain(line)}" for line in lines))
     parts += ["## 5. Sources", "\n".join(f"- {name}: {text}" for name, text in SOURCES.items()), "## To measure this again"]
     for seen in shown.values():
-        parts.append(f"    {printable(seen.command)}\n\n" + "\n".join(f"- {plain(name)}: {plain(value)}" for name, value in seen.identity))
+        parts.append(f"    {plain_line(seen.command)}\n\n" + "\n".join(f"- {plain(name)}: {plain(value)}" for name, value in seen.identity))
     return parts
 
 

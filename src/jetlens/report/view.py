@@ -22,6 +22,7 @@ __all__ = ["Chart", "Engine", "Picture", "RunView", "TableRow", "data_uri", "vie
 
 _MOST_POINTS = 400
 _LOG_LINES = 40
+_UNITS = {"mib": "MiB", "mhz": "MHz", "w": "W", "c": "°C", "1m": "in the last minute"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ def _table_row(row: Row) -> TableRow:
     if row.score:
         _, value, within = row.score
         pictures = row.measurement.accuracy.get("pictures")
-        score = f"{value:.4f}" + (f" ({within[0]:.3f} to {within[1]:.3f})" if within else "") + (f" on {pictures:.0f}" if pictures else "")
+        score = f"{value:.4f}" + (f" ({within[0]:.4f} to {within[1]:.4f})" if within else "") + (f" on {pictures:.0f}" if pictures else "")
     agreement = f"{row.agreement[1]:.2%} {row.agreement[0]}" if row.agreement else NOT_KNOWN
     joules = f["joules_per_image"]
     energy = "below the noise" if joules is not None and joules <= 0 else number(joules, "J/image")
@@ -174,7 +175,7 @@ def _charts(run: Run, found: Sequence[Row]) -> list[Chart]:
         Chart(
             "Latency of every call",
             charts.distributions(times, "ms", "Distribution of latencies, one shape a case"),
-            "Logarithmic. Full mark: p50, dashed: p99; the height is the square root of the count, so that rare slow calls are seen.",
+            "Logarithmic. Full mark: p50, dashed: p99 where 100 calls or more tell it; the height is the square root of the count, so that rare slow calls are seen.",
         ),
         Chart(
             "Where the time goes",
@@ -300,9 +301,19 @@ def _engine(row: Row) -> Engine:
     )
 
 
+def _fact(key: str, value: Any) -> tuple[str, str]:
+    """A field of a record in words: ``memory_mib`` 512 is memory, 512 MiB."""
+    name, _, unit = key.rpartition("_")
+    if not name or unit not in _UNITS:
+        name, unit = key, ""
+    return name.replace("_", " ").replace("cpu", "CPU").replace("gpu", "GPU"), f"{_words(value)} {_UNITS.get(unit, '')}".strip()
+
+
 def _words(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_words(part)}" for name, part in value.items())
+        return ", ".join(" ".join(_fact(name, part)) for name, part in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
         return "; ".join(_words(part) for part in value)
     return number(value) if isinstance(value, float) else str(value)
@@ -310,10 +321,10 @@ def _words(value: Any) -> str:
 
 def _system(run: Run) -> list[tuple[str, str]]:
     machine = {key: value for key, value in run.machine.items() if value not in (None, "", (), [])}
-    told = [(key.replace("_", " "), _words(value)) for key, value in machine.items()]
-    told += [(f"{name} version", str(text)) for name, text in run.versions.items()]
+    told = [_fact(key, value) for key, value in machine.items()]
+    told += [(name, str(text)) for name, text in run.versions.items() if name not in machine]
     for when, state in (("before", run.state_before), ("after", run.state_after)):
-        known = {key.replace("_", " "): value for key, value in state.items() if value not in (None, "", (), [], {})}
+        known = {key: value for key, value in state.items() if value not in (None, "", (), [], {})}
         told.append((f"state {when}", _words(known) or "this machine does not tell its clocks and temperatures"))
     return told
 

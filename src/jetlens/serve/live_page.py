@@ -65,8 +65,7 @@ class LivePage:
     """Serves the page; it is the pipeline's ``Observer``.
 
     Args:
-        pipeline: that is watched and paused; may be given by ``watch`` before ``start``, so that a wrong address is told before a model is
-            loaded.
+        pipeline: that is watched and paused.
         host: an address or name of this machine.
         port: 0 takes a free one.
         token: that viewers must bring; needed wherever others can reach the address.
@@ -79,7 +78,7 @@ class LivePage:
 
     def __init__(
         self,
-        pipeline: Watched | None = None,
+        pipeline: Watched,
         host: str = "127.0.0.1",
         port: int = 8080,
         token: str | None = None,
@@ -89,7 +88,7 @@ class LivePage:
         listener = bind(host, port, lambda address: check_token(address, token))
         address, bound = listener.getsockname()[:2]
         self.access = Access(address, bound, token)
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self._started = False
         self.feed = Feed()
         self.machine = MachineHistory(interval_s)
@@ -97,16 +96,6 @@ class LivePage:
         self._server = BoundedServer(listener, functools.partial(_PageRequest, self))
         self._status_lock = threading.Lock()
         self._status: tuple[float, bytes] = (-math.inf, b"")
-
-    @property
-    def pipeline(self) -> Watched:
-        """What is watched."""
-        assert self._pipeline is not None, "give the pipeline by watch() before start()"
-        return self._pipeline
-
-    def watch(self, pipeline: Watched) -> None:
-        """Sets the pipeline."""
-        self._pipeline = pipeline
 
     @property
     def url(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from numpy.typing import NDArray
 
 from jetlens.frame import Image
+from jetlens.ops.images import prepare
 from jetlens.ops.placement import Placement
 from jetlens.spec import ModelSpec
 
@@ -56,7 +57,7 @@ class Task(Protocol[P_co]):
 
     def preprocess(self, images_rgb: Sequence[Image], out: NDArray[Any] | None = None) -> Batch:
         """Resizes (and, where the graph does not, normalises) N pictures into one array; ``out`` [>= N, ...] is written into if given."""
-        ...
+        return Batch(*prepare(images_rgb, self.spec.preprocess, out))
 
     def postprocess(self, outputs: Arrays, batch: Batch) -> Sequence[P_co]:
         """One result a picture, in the pixels of its source picture."""

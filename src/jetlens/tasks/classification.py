@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jetlens.errors import ModelError, UnknownNameError
-from jetlens.frame import Image
-from jetlens.ops.images import prepare
 from jetlens.results import Classification
 from jetlens.spec import ModelSpec
-from jetlens.tasks.base import Arrays, Batch, TaskOptions
+from jetlens.tasks.base import Arrays, Batch, Task, TaskOptions
 from jetlens.tasks.outputs import MODEL_DEFAULTS, check_finite, check_options, main_output
 
 __all__ = ["ClassificationTask"]
@@ -21,7 +18,7 @@ __all__ = ["ClassificationTask"]
 _DECODERS = ("logits", "probabilities")
 
 
-class ClassificationTask:
+class ClassificationTask(Task[Classification]):
     """Pictures to the classes that they most probably show.
 
     Decoders: ``logits`` (softmax here) and ``probabilities``; the output is [N, C], or has further axes of length 1.
@@ -34,10 +31,6 @@ class ClassificationTask:
         check_options(options)
         self.spec = spec
         self.options = options
-
-    def preprocess(self, images_rgb: Sequence[Image], out: NDArray[Any] | None = None) -> Batch:
-        """Resizes (and, where the graph does not, normalises) N pictures into one array; ``out`` [>= N, ...] is written into if given."""
-        return Batch(*prepare(images_rgb, self.spec.preprocess, out))
 
     def postprocess(self, outputs: Arrays, batch: Batch) -> list[Classification]:
         """The best classes of each picture.

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from jetlens.errors import ModelError
-from jetlens.frame import Image
 from jetlens.ops.boxes import nms
-from jetlens.ops.images import prepare
 from jetlens.ops.placement import Placement
 from jetlens.results import Detections
 from jetlens.spec import ModelSpec
-from jetlens.tasks.base import Arrays, Batch, TaskOptions
+from jetlens.tasks.base import Arrays, Batch, Task, TaskOptions
 from jetlens.tasks.heads import HEADS, Candidates, Decoder
 from jetlens.tasks.outputs import MODEL_DEFAULTS, check_finite, check_options
 
 __all__ = ["DetectionTask"]
 
 
-class DetectionTask:
+class DetectionTask(Task[Detections]):
     """Pictures to boxes: the decoder of the spec, non-maximum suppression a class, and the way back to source pixels."""
 
     def __init__(self, spec: ModelSpec, options: TaskOptions = MODEL_DEFAULTS) -> None:
@@ -33,10 +27,6 @@ class DetectionTask:
         self._decode: Decoder = HEADS.load(spec.decoder)
         self._confidence = spec.confidence if options.confidence is None else options.confidence
         self._iou = spec.iou if options.iou is None else options.iou
-
-    def preprocess(self, images_rgb: Sequence[Image], out: NDArray[Any] | None = None) -> Batch:
-        """Resizes (and, where the graph does not, normalises) N pictures into one array; ``out`` [>= N, ...] is written into if given."""
-        return Batch(*prepare(images_rgb, self.spec.preprocess, out))
 
     def postprocess(self, outputs: Arrays, batch: Batch) -> list[Detections]:
         """The objects of each picture, most confident first; boxes are clipped to the picture, and those without an area dropped.

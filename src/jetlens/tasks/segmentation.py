@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jetlens.errors import ModelError, UnknownNameError
-from jetlens.frame import Image
 from jetlens.ops.buffers import BufferPool
-from jetlens.ops.images import prepare
 from jetlens.ops.masks import class_ids, resize_mask
 from jetlens.results import Segmentation
 from jetlens.spec import ModelSpec
-from jetlens.tasks.base import Arrays, Batch, TaskOptions
+from jetlens.tasks.base import Arrays, Batch, Task, TaskOptions
 from jetlens.tasks.outputs import MODEL_DEFAULTS, check_finite, check_options, main_output
 
-__all__ = ["SegmentationTask"]
+__all__ = ["SegmentationTask", "segment_labels"]
 
 _DECODERS = ("mask", "logits")
 
 
-class SegmentationTask:
+class SegmentationTask(Task[Segmentation]):
     """Pictures to one class id a pixel.
 
     Decoders: ``mask`` (class ids [N, h, w], perhaps with an axis of length 1) and ``logits`` ([N, C, h, w], or [N, h, w, C] with the option
@@ -38,13 +35,7 @@ class SegmentationTask:
         self.spec = spec
         self.options = options
         self._masks = BufferPool()
-        # Ids stay the graph's, so that 0 stays the background: with an offset the labels move instead.
-        offset = spec.label_offset
-        self._labels = ("background", *("",) * (offset - 1), *spec.labels) if offset > 0 else spec.labels[-offset:]
-
-    def preprocess(self, images_rgb: Sequence[Image], out: NDArray[Any] | None = None) -> Batch:
-        """Resizes (and, where the graph does not, normalises) N pictures into one array; ``out`` [>= N, ...] is written into if given."""
-        return Batch(*prepare(images_rgb, self.spec.preprocess, out))
+        self._labels = segment_labels(spec)
 
     def postprocess(self, outputs: Arrays, batch: Batch) -> list[Segmentation]:
         """The mask of each picture at its own size; pixels that a crop cut off are 0, the background.
@@ -88,3 +79,9 @@ class SegmentationTask:
             above: NDArray[np.bool_] = logits[0] > float(self.spec.decoder_options.get("threshold", 0.0))
             return above.view(np.uint8)
         return class_ids(logits)
+
+
+def segment_labels(spec: ModelSpec) -> tuple[str, ...]:
+    """Names by the graph's own ids, in which 0 stays the background: with an offset the labels move instead."""
+    offset = spec.label_offset
+    return ("background", *("",) * (offset - 1), *spec.labels) if offset > 0 else spec.labels[-offset:]

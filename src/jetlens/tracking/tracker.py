@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetlens.errors import UsageError
-from jetlens.ops.boxes import iou_matrix
+from jetlens.ops.boxes import iou_matrix, nms
 from jetlens.results import Detections
 from jetlens.tracking.assignment import best_pairs
 from jetlens.tracking.motion import Motion, corners, started
@@ -30,6 +30,8 @@ class TrackerOptions:
         lost_s: how long an unseen object keeps its id, in seconds of the stream.
         fps: frames a second that the motion's noise is meant for.
         same_class: whether only boxes of one class may belong to one track.
+        same_object: boxes whose IoU is above this are one object, whatever their classes, and the most confident one stands for it; not with
+            ``same_class``.
     """
 
     high: float = 0.5
@@ -41,9 +43,10 @@ class TrackerOptions:
     lost_s: float = 1.0
     fps: float = 30.0
     same_class: bool = False
+    same_object: float = 0.7
 
     def __post_init__(self) -> None:
-        shares = ("high", "low", "start", "overlap", "low_overlap")
+        shares = ("high", "low", "start", "overlap", "low_overlap", "same_object")
         for name in shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"tracking: {name} is {getattr(self, name)}; give a number from 0 to 1")
@@ -113,7 +116,7 @@ class Tracker:
     def update(self, detections: Detections, pts_s: float) -> Detections:
         """The detections of the next frame that belong to a track, in their order, with ``tracker_id``.
 
-        Left out are boxes that no track claims and that are too uncertain to begin one. The order of the detections changes no id.
+        Left out are boxes that no track claims and that are too uncertain to begin one, and all but one of an object's. The order of the detections changes no id.
 
         Args:
             detections: load the model with a confidence near ``low`` so that its uncertain boxes come too.
@@ -122,6 +125,10 @@ class Tracker:
         # The same boxes in another order are the same frame.
         order = np.lexsort((*detections.xyxy.T[::-1], detections.class_id, -detections.confidence))
         order = order[np.isfinite(detections.xyxy[order]).all(axis=1) & (detections.confidence[order] >= self.options.low)]
+        if not self.options.same_class:
+            # Detectors suppress class by class: one that cannot tell a car from a truck gives both, and they would be two objects.
+            xyxy, confidence = detections.xyxy[order], detections.confidence[order]
+            order = order[nms(xyxy, confidence, np.zeros(len(order), np.int64), self.options.same_object, max_detections=len(order))]
         boxes = detections[order]
         self._advance(pts_s)
         owner = self._matched(boxes)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from jetlens.train.config import ORANGE_LINE, TrainConfig
+from jetlens.data.opening import ORANGE_LINE
+from jetlens.train.config import TrainConfig
 
 __all__ = ["Augmentation", "Mixed", "Warp", "apply_warp", "cut_out", "draw_warp", "mix_up", "plan_of", "recolour", "warp_boxes"]
 

@@ -7,19 +7,17 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from jetlens.backends.base import Device
+from jetlens.data.opening import ORANGE_LINE
 from jetlens.errors import UsageError
+from jetlens.models.options import IMAGENET_MEAN, IMAGENET_STD
 from jetlens.registry import Table
 from jetlens.spec import PreprocessSpec, ResizeRule, TaskName
 
-__all__ = ["MEAN", "ORANGE_LINE", "STD", "Progress", "TrainConfig", "complete", "preprocess_of"]
+__all__ = ["MEAN", "STD", "Progress", "TrainConfig", "complete", "preprocess_of"]
 
-ORANGE_LINE = "orange-line"
+MEAN, STD = IMAGENET_MEAN, IMAGENET_STD
 
-# Mean and standard deviation of ImageNet in grey levels: the convention of most pretrained networks.
-MEAN = (123.675, 116.28, 103.53)
-STD = (58.395, 57.12, 57.375)
-
-Device = Literal["auto", "cpu", "cuda"]
 Amp = Literal["auto", "off", "bf16", "fp16"]
 
 LOSSES = Table(

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jetlens.data import Dataset, LabelError, Sample, compute_mean_std, open_dataset
-from jetlens.errors import ImageError
-from jetlens.frame import Image
-from jetlens.imagefile import load_image
+from jetlens.data import Dataset, Sample, compute_mean_std, open_dataset
+from jetlens.data.base import readable
+from jetlens.data.opening import ORANGE_LINE
 from jetlens.models import PRETRAINED, canonical
 from jetlens.ops.images import resize_into
 from jetlens.results import Detections
 from jetlens.spec import PreprocessSpec, TaskName
-from jetlens.train.config import ORANGE_LINE, TrainConfig, preprocess_of
+from jetlens.train.config import TrainConfig, preprocess_of
 from jetlens.train.samples import Pictures, Samples, Split, join, mask_on_canvas, orange_line_split
 
 __all__ = ["Broken", "Encoded", "Opened", "encode_sample", "fill_up", "fit_size", "open_data", "stack"]
@@ -75,7 +74,7 @@ class Opened:
             origin,
             mean,
             std,
-            lambda: _each(validation),
+            lambda: _good(validation),
             f"--data {config.data} --split val ({validation.origin})",
         )
 
@@ -100,33 +99,25 @@ def fit_size(config: TrainConfig, opened: Opened) -> TrainConfig:
         return replace(config, size_hw=own.size_hw)
     if config.size_hw is not None or opened.training is None:
         return config
-    image = next(iter(_each(opened.training))).image
-    pixels = image if isinstance(image, np.ndarray) else load_image(image)
+    pixels = next(_good(opened.training)).pixels()
     if max(pixels.shape[:2]) <= 2 * SIDE:
         height, width = (max(1, round(side / SIDE)) * SIDE for side in pixels.shape[:2])
         return replace(config, size_hw=(height, width))
     return replace(config, size_hw={"classification": LARGE, "detection": (288, 512), "segmentation": (352, 480)}[config.task])
 
 
-def _each(dataset: Dataset) -> Iterator[Sample]:
-    """The samples that can be read."""
-    for index in range(len(dataset)):
-        try:
-            yield dataset[index]
-        except (ImageError, LabelError):
-            continue
+def _good(dataset: Dataset) -> Iterator[Sample]:
+    return (sample for sample in readable(dataset) if isinstance(sample, Sample))
 
 
-def encode_sample(task: TaskName, sample: Sample, spec: PreprocessSpec, image: Image | None = None) -> Encoded:
+def encode_sample(task: TaskName, sample: Sample, spec: PreprocessSpec) -> Encoded:
     """A picture and its truth at the network's size.
 
     Raises:
         ImageError: the picture cannot be read.
     """
-    if image is None:
-        image = sample.image if isinstance(sample.image, np.ndarray) else load_image(sample.image)
     canvas = np.empty((*spec.size_hw, 3), np.uint8)
-    placement = resize_into(image, spec, canvas)
+    placement = resize_into(sample.pixels(), spec, canvas)
     if task == "classification":
         return Encoded(canvas, {"class_id": np.asarray(sample.truth, np.int64)})
     if task == "segmentation":
@@ -146,7 +137,7 @@ def fill_up(parts: list[Samples]) -> list[Samples]:
     """Samples whose boxes [N, M, 4] are filled up with class -1 to one M; others as they are."""
     if "xyxy" not in parts[0].truth:
         return parts
-    most = max(1, *(part.truth["class_id"].shape[1] for part in parts), 1)
+    most = max(1, *(part.truth["class_id"].shape[1] for part in parts))
     filled = []
     for part in parts:
         missing = most - part.truth["class_id"].shape[1]

@@ -42,7 +42,10 @@ def open_trainer(config: TrainConfig, split: Split | None, world: World, progres
 
     if split is None:
         opened = open_data(config)
-        config = fit_size(config, opened)
+        fitted = fit_size(config, opened)
+        if fitted is not config and fitted.size_hw is not None:
+            say("pictures become {}x{} (height x width); --size chooses another".format(*fitted.size_hw))
+        config = fitted
         _rehearse(config)
         return Trainer(config, opened.split(config, say), world, progress)
     if config.size_hw is None and isinstance(split.training, Samples):

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from jetlens.data.base import IGNORED
 from jetlens.errors import UsageError
 from jetlens.registry import resolve
 from jetlens.train.config import LOSSES, TrainConfig
 
 __all__ = ["IGNORE", "Loss", "build_loss", "cross_entropy", "dice", "dice_loss", "focal"]
 
-IGNORE = 255
+IGNORE = IGNORED
 """The class id of pixels that count neither in the loss nor in the score."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from jetlens.data import Dataset, Sample
-from jetlens.data.orange_line import CLASSES, DETECTION_CLASSES, GRADES, LineTruth, OrangeLine, still
-from jetlens.data.samples import orange_line_samples
+from jetlens.data.orange_line import LineTruth, OrangeLine, still
+from jetlens.data.samples import ORANGE_LINE_LABELS, TEST_SEED, orange_line_samples
+from jetlens.data.stills import FIRST_SEEDS
 from jetlens.errors import DataError
 from jetlens.frame import Image
 from jetlens.ops.images import resize_into
@@ -41,16 +42,14 @@ __all__ = [
 ]
 
 FRAME_HW = (360, 640)
-VALIDATION_SEED = 1_000_000
-"""Training takes seeds below it, validation those from here on ..."""
-TEST_SEED = 2_000_000
-"""... and reported figures those from here on."""
+VALIDATION_SEED = FIRST_SEEDS["val"]
+"""Training takes seeds below it."""
 VIDEO_FRAMES = 12
 VIDEO_STEP = 19
 MAX_BOXES = 48
 JITTER = 0.06
 
-LABELS: dict[str, tuple[str, ...]] = {"classification": GRADES, "detection": DETECTION_CLASSES, "segmentation": CLASSES}
+LABELS = ORANGE_LINE_LABELS
 
 
 @dataclass(frozen=True, slots=True)

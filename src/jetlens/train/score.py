@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch import nn
 from jetlens.data import Sample
 from jetlens.errors import ImageError
 from jetlens.frame import Image
-from jetlens.imagefile import load_image
 from jetlens.metrics import ConfusionMatrix, accuracy_top_k, mean_average_precision
 from jetlens.registry import installed
 from jetlens.results import Detections
@@ -124,7 +122,7 @@ _SCORERS: dict[str, Callable[[Answers, tuple[str, ...]], Score]] = {
 def _readable(samples: Iterable[Sample]) -> Iterator[tuple[Image, Sample]]:
     for sample in samples:
         try:
-            yield (load_image(sample.image) if isinstance(sample.image, Path) else sample.image), sample
+            yield sample.pixels(), sample
         except ImageError:
             continue
 

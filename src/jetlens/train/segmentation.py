@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from jetlens.data.opening import ORANGE_LINE
 from jetlens.train.augment import PAD, Augmentation, apply_warp, cut_out, draw_warp, plan_of, recolour
 from jetlens.train.classification import matrix_of
-from jetlens.train.config import ORANGE_LINE, TrainConfig
+from jetlens.train.config import TrainConfig
 from jetlens.train.losses import IGNORE, build_loss, dice_loss
 
 __all__ = ["SegmentationRecipe"]

@@ -136,6 +136,15 @@ def _transposed_crop(full: Sequence[int], extra: Sequence[int], sizes: Sequence[
     return begins + ends
 
 
+def _own_padding(node: Node, kernel: list[int], strides: list[int], dilations: list[int]) -> list[int] | None:
+    """What torch's own pooling pads, which is the same on both sides and at most half of the window; None for other pads."""
+    if node.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        return None
+    pads = _pads(node, kernel, strides, dilations, ())
+    small = all(2 * pad <= window for pad, window in zip(pads[: len(kernel)], kernel, strict=True))
+    return pads[: len(kernel)] if _is_symmetric(pads) and small else None
+
+
 def _max_pool(node: Node) -> Function:
     if node.outputs > 1:
         raise node.refuse("a second output (indices)")
@@ -143,12 +152,9 @@ def _max_pool(node: Node) -> Function:
     pool = _MAX_POOLS[len(kernel)]
     strides, dilations = _windows(node, kernel)
     ceil = bool(node.get("ceil_mode", 0))
-    if node.get("auto_pad", "NOTSET") in ("NOTSET", "VALID"):
-        pads = _pads(node, kernel, strides, dilations, ())
-        small = all(2 * pad <= window for pad, window in zip(pads[: len(kernel)], kernel, strict=True))
-        if _is_symmetric(pads) and small:
-            padding = pads[: len(kernel)]
-            return lambda x: pool(x, kernel, strides, padding, dilations, ceil)
+    padding = _own_padding(node, kernel, strides, dilations)
+    if padding is not None:
+        return lambda x: pool(x, kernel, strides, padding, dilations, ceil)
 
     def padded(x: Tensor) -> Tensor:
         border = _torch_pad(_pads(node, kernel, strides, dilations, x.shape[2:]))
@@ -166,12 +172,9 @@ def _average_pool(node: Node) -> Function:
     if any(dilation != 1 for dilation in dilations):
         raise node.refuse("dilations")
     ceil, whole = bool(node.get("ceil_mode", 0)), bool(node.get("count_include_pad", 0))
-    if node.get("auto_pad", "NOTSET") in ("NOTSET", "VALID"):
-        pads = _pads(node, kernel, strides, dilations, ())
-        small = all(2 * pad <= window for pad, window in zip(pads[: len(kernel)], kernel, strict=True))
-        if _is_symmetric(pads) and small:
-            padding = pads[: len(kernel)]
-            return lambda x: pool(x, kernel, strides, padding, ceil, whole)
+    padding = _own_padding(node, kernel, strides, dilations)
+    if padding is not None:
+        return lambda x: pool(x, kernel, strides, padding, ceil, whole)
 
     def padded(x: Tensor) -> Tensor:
         border = _torch_pad(_pads(node, kernel, strides, dilations, x.shape[2:]))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from jetlens.data.base import Listed, MeanStd, Part, pictures_in
+from jetlens.data.base import Listed, ListedFiles, MeanStd, Part, pictures_in
 from jetlens.data.layouts import Layout
 from jetlens.errors import DataError
 from jetlens.spec import TaskName
@@ -25,7 +25,7 @@ PART_FOLDERS: Final[dict[str, Part]] = {
 """What folders are called that hold a part of a dataset."""
 
 
-class ClassifiedFiles(Listed):
+class ClassifiedFiles(ListedFiles):
     """Picture files, each of one class."""
 
     def __init__(
@@ -37,14 +37,9 @@ class ClassifiedFiles(Listed):
         parts: Sequence[Part],
         known: MeanStd | None = None,
     ) -> None:
-        super().__init__("classification", labels, origin, parts)
-        self._files = tuple(files)
+        super().__init__("classification", labels, origin, files, parts)
         self._class_ids = tuple(class_ids)
         self._known = known
-
-    def image(self, index: int) -> Path:
-        """The picture's file."""
-        return self._files[index]
 
     def truth(self, index: int) -> int:
         """The class id."""

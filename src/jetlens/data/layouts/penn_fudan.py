@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from jetlens.data.base import IGNORED, LabelError, Listed, boxes_truth, checked_size, pictures_in
+from jetlens.data.base import IGNORED, LabelError, Listed, ListedFiles, boxes_truth, checked_size, pictures_in, read_annotation
 from jetlens.data.layouts import Layout
 from jetlens.data.maskfile import read_mask
 from jetlens.data.samples import Truth
@@ -18,21 +18,17 @@ from jetlens.spec import TaskName
 
 __all__ = ["LAYOUT"]
 
+_FOLDERS: Final[dict[TaskName, str]] = {"detection": "Annotation", "segmentation": "PedMasks"}
 _BOX: Final = re.compile(r"^Bounding box for object \d+ .*: *\((.+?),(.+?)\) *- *\((.+?),(.+?)\)", re.MULTILINE)
 _SIZE: Final = re.compile(r"^Image size \(X x Y x C\) *: *(\d+) x (\d+)", re.MULTILINE)
 _COUNT: Final = re.compile(r"^Objects with ground truth *: *(\d+)", re.MULTILINE)
 
 
-class _PennFudan(Listed):
+class _PennFudan(ListedFiles):
     def __init__(self, task: TaskName, root: Path, files: Sequence[Path]) -> None:
         labels = ("background", "person") if task == "segmentation" else ("person",)
-        super().__init__(task, labels, f"Penn-Fudan layout {root}", [""] * len(files))
+        super().__init__(task, labels, f"Penn-Fudan layout {root}", files, [""] * len(files))
         self._root = root
-        self._files = tuple(files)
-
-    def image(self, index: int) -> Path:
-        """The picture's file."""
-        return self._files[index]
 
     def truth(self, index: int) -> Truth:
         """The people's boxes, or the mask of all people."""
@@ -42,7 +38,7 @@ class _PennFudan(Listed):
             people = read_mask(file, image_size(picture))
             return np.where(people == IGNORED, people, people > 0).astype(np.uint8)
         file = self._root / "Annotation" / f"{picture.stem}.txt"
-        text = _text(file)
+        text = read_annotation(file).decode("utf-8", errors="replace")
         said = _SIZE.search(text)
         size_hw = checked_size(picture, (int(said[2]), int(said[1])) if said else None, file)
         boxes = _BOX.findall(text)
@@ -57,26 +53,12 @@ class _PennFudan(Listed):
         return boxes_truth(file, corners, np.zeros(len(boxes), np.int64), size_hw, self.labels)
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        raise LabelError("missing-label", file, "there is no such annotation") from None
-    except OSError as error:
-        raise LabelError("bad-label", file, f"cannot be read ({error.strerror or error})") from None
-
-
 def _pictures(root: Path) -> Path | None:
     return next((root / name for name in ("PNGImages", "Images") if (root / name).is_dir()), None)
 
 
 def _tasks(root: Path) -> tuple[TaskName, ...]:
-    found: list[TaskName] = []
-    if (root / "Annotation").is_dir():
-        found.append("detection")
-    if (root / "PedMasks").is_dir():
-        found.append("segmentation")
-    return tuple(found)
+    return tuple(task for task, folder in _FOLDERS.items() if (root / folder).is_dir())
 
 
 def _fits(root: Path) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 from xml.etree.ElementTree import Element
 
-from jetlens.data.base import LabelError, Listed, Part, boxes_truth, checked_size, pictures_in
+from jetlens.data.base import LabelError, Listed, ListedFiles, Part, boxes_truth, checked_size, pictures_in
 from jetlens.data.layouts import Layout
 from jetlens.data.maskfile import checked_ids, read_mask
 from jetlens.data.samples import Truth
@@ -20,19 +20,15 @@ from jetlens.spec import TaskName
 
 __all__ = ["LAYOUT"]
 
+_FOLDERS: Final[dict[TaskName, str]] = {"detection": "Annotations", "segmentation": "SegmentationClass"}
 _PARTS: Final[tuple[Part, ...]] = ("train", "val", "test")
 
 
-class _Voc(Listed):
+class _Voc(ListedFiles):
     def __init__(self, task: TaskName, home: Path, labels: Sequence[str], rows: Sequence[tuple[Path, Part]]) -> None:
-        super().__init__(task, labels, f"VOC layout {home}", [part for _, part in rows])
+        super().__init__(task, labels, f"VOC layout {home}", [file for file, _ in rows], [part for _, part in rows])
         self._home = home
-        self._files = tuple(file for file, _ in rows)
         self._ids = {label: class_id for class_id, label in enumerate(self.labels)}
-
-    def image(self, index: int) -> Path:
-        """The picture's file."""
-        return self._files[index]
 
     def truth(self, index: int) -> Truth:
         """The boxes without the difficult ones, as VOC scores them; or the mask, its borders 255."""
@@ -78,12 +74,7 @@ def _home(root: Path) -> Path | None:
 
 
 def _tasks_of(home: Path) -> tuple[TaskName, ...]:
-    found: list[TaskName] = []
-    if (home / "Annotations").is_dir():
-        found.append("detection")
-    if (home / "SegmentationClass").is_dir():
-        found.append("segmentation")
-    return tuple(found)
+    return tuple(task for task, folder in _FOLDERS.items() if (home / folder).is_dir())
 
 
 def _tasks(root: Path) -> tuple[TaskName, ...]:

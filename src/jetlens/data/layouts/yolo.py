@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from jetlens.data.base import LabelError, Listed, Part, boxes_truth, checked_size, pictures_in
+from jetlens.data.base import LabelError, Listed, ListedFiles, Part, boxes_truth, checked_size, pictures_in
 from jetlens.data.layouts import Layout
 from jetlens.data.layouts.image_folder import PART_FOLDERS
 from jetlens.data.maskfile import Region, paint_regions
@@ -28,15 +28,10 @@ _PROBED: Final = 50
 _Shape = tuple[int, "NDArray[np.float64]"]
 
 
-class _Yolo(Listed):
+class _Yolo(ListedFiles):
     def __init__(self, task: TaskName, root: Path, labels: Sequence[str], files: Sequence[Path], parts: Sequence[Part]) -> None:
         names = ("background", *labels) if task == "segmentation" else labels
-        super().__init__(task, names, f"YOLO layout {root}", parts)
-        self._files = tuple(files)
-
-    def image(self, index: int) -> Path:
-        """The picture's file."""
-        return self._files[index]
+        super().__init__(task, names, f"YOLO layout {root}", files, parts)
 
     def truth(self, index: int) -> Truth:
         """The boxes, also those around polygons; or the mask of the polygons. Without a label file there is no object."""

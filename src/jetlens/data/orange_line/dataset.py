@@ -15,6 +15,7 @@ from jetlens.data.orange_line.line import OrangeLine, still
 from jetlens.data.orange_line.truth import CLASSES, DETECTION_CLASSES, GRADES, LineTruth
 from jetlens.errors import OutputError, UsageError
 from jetlens.frame import Image
+from jetlens.ops.masks import voc_palette
 
 __all__ = ["Written", "write_dataset"]
 
@@ -93,7 +94,7 @@ def _save(out: Path, number: int, image: Image, truth: LineTruth, image_format: 
     name = f"{number:06d}.{'jpg' if image_format == 'jpeg' else image_format}"
     PillowImage.fromarray(image).save(out / "images" / name, **FORMATS[image_format])
     mask = PillowImage.fromarray(truth.mask)
-    mask.putpalette(_palette(len(CLASSES)))
+    mask.putpalette(voc_palette()[: len(CLASSES)].ravel().tolist())
     mask.save(out / "masks" / f"{number:06d}.png")
     height, width = truth.mask.shape
     return {"id": number, "file_name": f"images/{name}", "mask_file": f"masks/{number:06d}.png", "height": height, "width": width}
@@ -116,13 +117,3 @@ def _annotations(image_id: int, truth: LineTruth, first_id: int) -> list[dict[st
             }
         )
     return rows
-
-
-def _palette(classes: int) -> list[int]:
-    """The colours of PASCAL VOC: the bits of a class id spread over red, green and blue."""
-    colours = []
-    for class_id in range(classes):
-        for channel in range(3):
-            bits = [(class_id >> (3 * k + channel) & 1) << (7 - k) for k in range(3)]
-            colours.append(sum(bits))
-    return colours

@@ -14,7 +14,7 @@ from jetlens.data.orange_line.truth import LineTruth
 from jetlens.errors import UsageError
 from jetlens.frame import Frame, Image
 
-__all__ = ["SIZES", "OrangeLine", "crop", "crops", "still"]
+__all__ = ["SIZES", "OrangeLine", "crops", "still"]
 
 SIZES = (32, 4320)
 """Smallest and largest height and width in pixels."""
@@ -91,11 +91,3 @@ def crops(seed: int, size_hw: tuple[int, int] = (96, 96), still_hw: tuple[int, i
         small = picture.resize((width, height), PillowImage.Resampling.BILINEAR, box=(left, top, right, bottom))
         out.append((np.asarray(small), int(grade)))
     return out
-
-
-def crop(seed: int, size_hw: tuple[int, int] = (96, 96)) -> tuple[Image, int]:
-    """One fruit of a still, as in `crops`; the seed chooses which."""
-    chosen = 0
-    while not (found := crops(seed + (chosen << 32), size_hw)):  # a still without fruit is rare
-        chosen += 1
-    return found[int(random_stream(seed, "choice").integers(len(found)))]
