@@ -52,7 +52,7 @@ def test_real_weights_and_json(tmp_path: Path, shared_data: Path, capsys: pytest
         (["basic_cnn"], 1, "--untrained"),
         (["resnet81"], 2, "did you mean 'resnet18'"),
         (["model.onnx"], 2, "adopt"),
-        (["weights.pth"], 2, "--weights"),
+        (["weights.pth"], 2, "no such file; give a checkpoint"),
         (["nothing.safetensors"], 1, "no such checkpoint"),
         (["resnet18", "--weights", "absent.pth"], 1, "no such file"),
         (["basic_cnn", "--untrained", "--opset", "99"], 2, "11 to 20"),
@@ -89,6 +89,13 @@ def test_what_cannot_be_is_one_clear_line(
     assert said in error
     assert "Traceback" not in error
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_alone_are_no_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = tmp_path / "weights.pth"
+    weights.touch()
+    assert export(weights) == 2
+    assert "--weights" in capsys.readouterr().err
 
 
 def test_a_fixed_batch_of_floats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
