@@ -518,7 +518,7 @@ def test_a_read_only_cache_is_read(tmp_path: Path, folder: Path) -> None:
     folder.parent.mkdir()
     if ROOT:
         os.chown(folder.parent, 65534, 65534)
-        for path in (tmp_path, *tmp_path.parents[:2]):
+        for path in (tmp_path, *tmp_path.parents[:3]):
             path.chmod(path.stat().st_mode | 0o011)
     child = multiprocessing.get_context("fork").Process(target=use_a_read_only_cache, args=(folder,))
     child.start()

@@ -156,6 +156,7 @@ class IsolatedSession(ImmediateLanes):
         self._backend = backend
         self._options = {row.name: getattr(options, row.name) for row in fields(options) if row.name != "report"}
         self._options["build"] = asdict(options.build)
+        self._report = options.report
         self._size = len(model)
         self._model = Region.make(self._size)
         self._model.array("uint8", (self._size,))[:] = np.frombuffer(model, np.uint8)
@@ -313,6 +314,7 @@ class IsolatedSession(ImmediateLanes):
         worker.said = said
         self._breaker.failed(said, cause)
         worker.cause = cause
+        self._report(f"{self._backend}: {cause} ({said}); it is started anew")
         return True
 
     def _fail(self, error: JetlensError) -> None:
