@@ -22,7 +22,6 @@ from jetlens.frame import Frame
 from jetlens.media.base import Source
 from jetlens.pipeline.inference import usual_lanes
 from jetlens.pipeline.live import LiveOptions, LivePipeline, LiveResult
-from jetlens.pipeline.stages import run_stages
 
 RATES = (5.0, 15.0, 25.0, 30.0)
 
@@ -238,30 +237,6 @@ def test_how_many_runs_at_once_are_usual(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Alone, "at_once", 2)
     assert usual_lanes(reading_predictor(Alone()), 1, 4, 4) == 4
     assert usual_lanes(reading_predictor(LanedSession(3)), 1, 4, 4) == 3
-
-
-def test_steps_share_cores_where_nothing_is_a_camera_or_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Immediate(ReadingSession, ImmediateLanes):  # type: ignore[misc]
-        facts = PooledSession.facts
-
-    shared: list[bool] = []
-
-    def noted(*arguments: Any, cores: Any, **options: Any) -> Any:
-        shared.append(cores is not None)
-        return run_stages(*arguments, cores=cores, **options)
-
-    monkeypatch.setattr("jetlens.pipeline.live.run_stages", noted)
-    for session, sources in (
-        (Immediate(), [CodedFile(0, 20), CodedFile(1, 20)]),
-        (Immediate(), [CodedFile(0, 20), CodedCamera(1, 100.0)]),
-        (LanedSession(2), [CodedFile(0, 20)]),
-    ):
-        pipeline = LivePipeline(sources, reading_predictor(session), lambda result, _: None)
-        if len(sources) == 2 and len(shared) == 1:
-            threading.Timer(0.5, pipeline.stop).start()
-        pipeline.run()
-        check_account(pipeline)
-    assert shared == [True, False, False]
 
 
 @pytest.mark.parametrize("where", ["deliver", "result"])

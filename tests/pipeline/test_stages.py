@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from jetlens.errors import InputError
 from jetlens.pipeline import Stage, run_stages
-from jetlens.pipeline.stages import Cores
 
 
 @pytest.fixture(autouse=True)
@@ -38,22 +37,16 @@ def test_every_item_once_in_order(count: int, steps: int, depth: int, threaded: 
     assert list(stats.stages) == ["decode", *(f"step{index}" for index in range(steps)), "last"]
 
 
-@given(
-    count=st.integers(0, 40),
-    workers=st.lists(st.integers(1, 4), min_size=1, max_size=3),
-    depth=st.integers(1, 3),
-    cores=st.none() | st.integers(1, 3),
-)
-@settings(max_examples=50, deadline=None)
-def test_several_workers_keep_the_order(count: int, workers: list[int], depth: int, cores: int | None) -> None:
+@given(count=st.integers(0, 40), workers=st.lists(st.integers(1, 4), min_size=1, max_size=3), depth=st.integers(1, 3))
+@settings(max_examples=30, deadline=None)
+def test_several_workers_keep_the_order(count: int, workers: list[int], depth: int) -> None:
     def uneven(item: int) -> int:
         time.sleep(0.001 * (item % 3 == 0))
         return item + 1
 
     out: list[int] = []
     stages = [Stage(f"step{index}", uneven, each) for index, each in enumerate(workers)]
-    shared = Cores(cores) if cores else None
-    stats = run_stages(range(count), [*stages, Stage("last", out.append)], depth=depth, cores=shared)
+    stats = run_stages(range(count), [*stages, Stage("last", out.append)], depth=depth)
     assert out == [item + len(workers) for item in range(count)]
     assert stats.frames == count
 
@@ -103,54 +96,6 @@ def test_an_error_wakes_workers_that_wait_for_their_turn() -> None:
 
     with pytest.raises(BoomError):
         run_stages(range(100), [Stage("work", work, 4), Stage("last", lambda item: None)], depth=1)
-
-
-def _most_at_work(cores: Cores | None) -> int:
-    """How many steps of stages with four workers each are at work at once, at most."""
-    lock = threading.Lock()
-    working, most = 0, 0
-
-    def work(item: int) -> int:
-        nonlocal working, most
-        with lock:
-            working += 1
-            most = max(most, working)
-        time.sleep(0.003)
-        with lock:
-            working -= 1
-        return item
-
-    run_stages(range(60), [Stage("a", work, 4), Stage("b", work, 4), Stage("last", lambda item: None)], depth=4, cores=cores)
-    return most
-
-
-def test_no_more_steps_start_than_there_are_cores() -> None:
-    """Negative control: threads that start when they can are more than the cores, and the last stage waits for its share."""
-    assert _most_at_work(Cores(2)) <= 2
-    assert _most_at_work(None) > 2
-
-
-def test_the_last_stage_never_waits_and_later_ones_go_first() -> None:
-    cores = Cores(1)
-    came: list[int] = []
-
-    def take(after: int) -> None:
-        with cores.turn(after):
-            came.append(after)
-
-    threads = [threading.Thread(target=take, args=(after,)) for after in (3, 2, 1)]
-    with cores.turn(2):
-        for number, thread in enumerate(threads, 1):
-            thread.start()
-            while len(cores._waiting) < number:
-                time.sleep(0.001)
-        with cores.turn(0):
-            came.append(0)
-        assert came == [0]
-    for thread in threads:
-        thread.join(10)
-    assert came == [0, 1, 2, 3]
-    assert cores._free == 1
 
 
 def test_negative_control_a_queue_that_drops_loses_items() -> None:

@@ -19,7 +19,6 @@ from jetlens.backends.onnxruntime import OnnxRuntimeSession
 from jetlens.errors import BackendError, UsageError
 from jetlens.frame import Image
 from jetlens.ops.buffers import BufferPool
-from jetlens.pipeline.stages import Cores
 from jetlens.predictor import Predictor
 from jetlens.results import Prediction
 from jetlens.tasks.base import Arrays, Batch
@@ -30,7 +29,6 @@ __all__ = [
     "Inference",
     "LanedInference",
     "PlainInference",
-    "cores_of",
     "largest_batch",
     "may_run_at_once",
     "open_inference",
@@ -171,12 +169,6 @@ def usual_lanes(predictor: Predictor, threads: int | None, cameras: int, files: 
         return 1
     fit = max(1, _cores() // (threads or 1))
     return min(fit, _MOST_LANES, fit if files else cameras)
-
-
-def cores_of(predictor: Predictor) -> Cores | None:
-    """The cores that the steps of a run share where its model is on a processor too; a GPU is only waited for."""
-    local = isinstance(predictor.session, ImmediateLanes) and "CPU" in predictor.facts.provider.upper()
-    return Cores(_cores()) if local else None
 
 
 def _cores() -> int:

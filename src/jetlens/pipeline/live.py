@@ -16,7 +16,7 @@ from jetlens.media.base import Source
 from jetlens.pipeline.adaptive import FULL, Between, Level
 from jetlens.pipeline.batching import Batcher, Pacer, Taken
 from jetlens.pipeline.capture import Capture, stream_names
-from jetlens.pipeline.inference import Inference, InFlight, PlainInference, cores_of, largest_batch, may_run_at_once, open_inference
+from jetlens.pipeline.inference import Inference, InFlight, PlainInference, largest_batch, may_run_at_once, open_inference
 from jetlens.pipeline.stages import DEPTH, Stage, run_stages
 from jetlens.pipeline.statistics import StageTimes, StreamStats
 from jetlens.pipeline.status import LiveStatus, Observer
@@ -268,10 +268,7 @@ class LivePipeline:
 
     def _work(self, outcome: list[StreamStats | BaseException]) -> None:
         try:
-            # A camera's frame never queues, so none is held up here.
-            cores = None if self._paced else cores_of(self._predictor)
-            source = self._batches_in_turn()
-            outcome.append(run_stages(source, self._stages, depth=self._depth, threaded=self.threaded, cores=cores, name="collect"))
+            outcome.append(run_stages(self._batches_in_turn(), self._stages, depth=self._depth, threaded=self.threaded, name="collect"))
         except BaseException as error:
             outcome.append(error)
         finally:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from heapq import heappop, heappush
 from typing import Any, Final
 
 from jetlens.errors import InputError
 from jetlens.pipeline.statistics import StageTimes, StreamStats
 
-__all__ = ["DEPTH", "Cores", "Stage", "run_stages"]
+__all__ = ["DEPTH", "Stage", "run_stages"]
 
 DEPTH: Final = 2
 """Items that may wait before each stage: enough to even out unequal frames, few enough to keep memory small."""
@@ -32,44 +29,6 @@ class Stage:
     name: str
     run: Callable[[Any], Any]
     workers: int = 1
-
-
-class Cores:
-    """Lends cores to the steps of a run: one starts while a core is free, later stages first, and the last stage's never waits.
-
-    Where all start when they can, the many early ones slow down the last stage until they stand before full queues, and then leave a core
-    idle while it works alone. No step may wait for another one while it has its turn.
-
-    Args:
-        number: of cores.
-    """
-
-    def __init__(self, number: int) -> None:
-        self._free = number
-        self._waiting: list[tuple[int, int, threading.Lock]] = []
-        self._order = itertools.count()
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def turn(self, after: int) -> Iterator[None]:
-        """Holds a core for one step of a stage that ``after`` others follow."""
-        with self._lock:
-            gate = threading.Lock() if after and self._free < 1 else None
-            if gate is None:
-                self._free -= 1
-            else:
-                gate.acquire()
-                heappush(self._waiting, (after, next(self._order), gate))
-        if gate is not None:
-            gate.acquire()  # until a core is handed over
-        try:
-            yield
-        finally:
-            with self._lock:
-                if self._waiting and self._free >= 0:
-                    heappop(self._waiting)[2].release()
-                else:
-                    self._free += 1
 
 
 class _End:
@@ -148,9 +107,7 @@ class _Clock:
 class _Run:
     """What the threads of one run share: channels, clocks (one a thread), and the first error."""
 
-    def __init__(self, name: str, stages: Sequence[Stage], depth: int, cores: Cores | None) -> None:
-        self._cores = cores
-        self._last = len(stages) - 1
+    def __init__(self, name: str, stages: Sequence[Stage], depth: int) -> None:
         workers = [1, *(stage.workers for stage in stages)]
         self.channels = [_Channel(depth, writers) for writers in workers[:-1]]
         self.clocks = {key: [_Clock() for _ in range(count)] for key, count in zip((name, *(s.name for s in stages)), workers, strict=True)}
@@ -165,20 +122,11 @@ class _Run:
         for channel in self.channels:
             channel.stop()
 
-    def turn(self, stage: int) -> AbstractContextManager[None]:
-        """Waits for a core to work on one item; the source's stage is -1."""
-        return nullcontext() if self._cores is None else self._cores.turn(self._last - stage)
-
-    def _let_others(self) -> None:
-        """Takes nothing from the source before a core is free, and holds none: it may wait."""
-        with self.turn(-1):
-            pass
-
     def feed(self, items: Iterable[Any], clock: _Clock) -> None:
         """The first thread: takes items from the source."""
         outlet = self.channels[0]
         try:
-            for number, item in enumerate(_timed(items, clock, self._let_others)):
+            for number, item in enumerate(_timed(items, clock)):
                 if not outlet.put(number, item):
                     return
                 del item  # waiting for the next one must not hold this one's memory
@@ -189,15 +137,14 @@ class _Run:
             self.fail(error)
         outlet.end()
 
-    def work(self, index: int, stage: Stage, clock: _Clock) -> None:
+    def work(self, stage: Stage, inlet: _Channel, outlet: _Channel, clock: _Clock) -> None:
         """A middle thread: one worker of a stage."""
-        inlet, outlet = self.channels[index : index + 2]
         try:
             while True:
                 number, item = inlet.get()
                 if item is _END:
                     break
-                with self.turn(index), clock:
+                with clock:
                     item = stage.run(item)
                 if not outlet.put(number, item):
                     return
@@ -208,13 +155,7 @@ class _Run:
 
 
 def run_stages(
-    source: Iterable[Any],
-    stages: Sequence[Stage],
-    *,
-    depth: int = DEPTH,
-    threaded: bool = True,
-    cores: Cores | None = None,
-    name: str = "decode",
+    source: Iterable[Any], stages: Sequence[Stage], *, depth: int = DEPTH, threaded: bool = True, name: str = "decode"
 ) -> StreamStats:
     """Takes every item of the source through every stage, in order and without dropping any.
 
@@ -225,7 +166,6 @@ def run_stages(
 
     Args:
         threaded: False runs everything in the caller's thread, one item at a time.
-        cores: who works when; None lets every thread start when it can, which suits steps that mostly wait.
         name: what the source is called in the statistics.
 
     Raises:
@@ -237,7 +177,7 @@ def run_stages(
     if stages[-1].workers != 1 or any(stage.workers < 1 for stage in stages):
         raise ValueError(f"workers {[stage.workers for stage in stages]}: each stage has at least one, and the last exactly one")
     start = time.perf_counter()
-    run = _Run(name, stages, depth, cores)
+    run = _Run(name, stages, depth)
     frames = _run_threaded(run, source, stages, name) if threaded else _run_plain(run, source, stages, name)
     if run.error is not None:
         raise run.error
@@ -249,7 +189,8 @@ def _run_threaded(run: _Run, source: Iterable[Any], stages: Sequence[Stage], nam
     threads = [threading.Thread(target=run.feed, args=(source, run.clocks[name][0]), name=f"jetlens-{name}", daemon=True)]
     for index, stage in enumerate(stages[:-1]):
         for clock in run.clocks[stage.name]:
-            threads.append(threading.Thread(target=run.work, args=(index, stage, clock), name=f"jetlens-{stage.name}", daemon=True))
+            work = (stage, run.channels[index], run.channels[index + 1], clock)
+            threads.append(threading.Thread(target=run.work, args=work, name=f"jetlens-{stage.name}", daemon=True))
     last, clock = stages[-1], run.clocks[stages[-1].name][0]
     started: list[threading.Thread] = []
     count = 0
@@ -258,7 +199,7 @@ def _run_threaded(run: _Run, source: Iterable[Any], stages: Sequence[Stage], nam
             thread.start()
             started.append(thread)
         while (item := run.channels[-1].get()[1]) is not _END:
-            with run.turn(len(stages) - 1), clock:
+            with clock:
                 last.run(item)
             count += 1
             del item
@@ -288,11 +229,10 @@ def _run_plain(run: _Run, source: Iterable[Any], stages: Sequence[Stage], name: 
         del item
 
 
-def _timed(items: Iterable[Any], clock: _Clock, before: Callable[[], None] = lambda: None) -> Iterator[Any]:
-    """The items, with the time it takes to get each on the clock; ``before`` is called ahead of it."""
+def _timed(items: Iterable[Any], clock: _Clock) -> Iterator[Any]:
+    """The items, with the time it takes to get each on the clock."""
     iterator = iter(items)
     while True:
-        before()
         with clock:
             item = next(iterator, _END)
         if item is _END:

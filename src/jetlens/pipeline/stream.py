@@ -11,7 +11,6 @@ import numpy as np
 
 from jetlens.frame import Frame
 from jetlens.ops.buffers import BufferPool
-from jetlens.pipeline.inference import cores_of
 from jetlens.pipeline.stages import DEPTH, Stage, run_stages
 from jetlens.pipeline.statistics import StreamStats
 from jetlens.predictor import Predictor
@@ -104,7 +103,7 @@ def predict_stream(
         Stage("draw", draw),
         Stage("encode", lambda pair: deliver(*pair)),
     )
-    return run_stages(source, stages, depth=depth, threaded=threaded, cores=cores_of(predictor))
+    return run_stages(source, stages, depth=depth, threaded=threaded)
 
 
 def _since_ms(start: float) -> float:
