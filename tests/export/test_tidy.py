@@ -17,7 +17,7 @@ from jetlens.export.tidy import keep_outputs, tidy  # noqa: E402
 
 
 class Head(torch.nn.Module):  # type: ignore[misc, name-defined]
-    """What detectors and segmenters do with sizes: views that name the batch, and resizing to another map's size."""
+    """What detectors and segmenters do with sizes: views that name the batch, resizing to another map's size, norms stretched over a map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Head(torch.nn.Module):  # type: ignore[misc, name-defined]
         self.coarse = torch.nn.Conv2d(6, 6, 3, stride=4, padding=1)
 
     def forward(self, x: Any) -> tuple[Any, Any]:
-        fine = self.fine(x)
+        fine = torch.nn.functional.normalize(self.fine(x))
         coarse = torch.nn.functional.interpolate(self.coarse(fine), size=fine.shape[-2:], mode="bilinear", align_corners=False)
         count, _, height, width = fine.shape
         rows = (fine + coarse).view(count, -1, 2, height, width).permute(0, 3, 4, 1, 2).reshape(count, -1, 2)

@@ -17,6 +17,7 @@ Shape = tuple[int, ...]
 _SMALL = 4096
 _SYMBOLIC_RESHAPE = 14
 """Before this opset inference follows Reshape and Resize only where their target is a constant."""
+_STRETCHING = ("Add", "Sub", "Mul", "Div")
 _ARITHMETIC = ("Shape", "Gather", "Slice", "Concat", "Unsqueeze", "Squeeze", "Cast", "Constant")
 
 
@@ -26,6 +27,7 @@ def tidy(onnx: Any, model: Any) -> Any:
     tidied.CopyFrom(model)
     _fix_shapes(onnx, tidied)
     _drop_identities(tidied.graph)
+    _drop_expansions(tidied.graph)
     _drop_unread(tidied.graph)
     del tidied.graph.value_info[:]
     return tidied
@@ -182,6 +184,21 @@ def _drop_identities(graph: Any) -> None:
             kept.append(node)
     del graph.node[:]
     graph.node.extend(kept)
+
+
+def _drop_expansions(graph: Any) -> None:
+    """Passes by what stretches a tensor to the shape of the other one that it meets: these operators stretch it themselves."""
+    makers = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        if node.op_type not in _STRETCHING:
+            continue
+        for index, other in enumerate(reversed(node.input)):
+            expand = makers.get(node.input[index])
+            if expand is None or expand.op_type != "Expand":
+                continue
+            shape = makers.get(expand.input[1])
+            if shape is not None and shape.op_type == "Shape" and shape.input[0] == other and not shape.attribute:
+                node.input[index] = expand.input[0]
 
 
 def _drop_unread(graph: Any) -> None:
