@@ -148,28 +148,29 @@ class PooledSession(ReadingSession):
     """Answers at once, in several threads; every third answer is slow, so that they overtake each other."""
 
     facts = replace(ReadingSession.facts, provider="CPU")
+    at_once = 1
 
     def __init__(self) -> None:
         super().__init__()
-        self.at_once, self.most = 0, 0
+        self.running, self.most = 0, 0
         self._lock = threading.Lock()
 
     def run(self, inputs: Any) -> Any:
         with self._lock:
-            self.at_once += 1
-            self.most = max(self.most, self.at_once)
+            self.running += 1
+            self.most = max(self.most, self.running)
             slow = len(self.batches) % 3 == 0
         time.sleep(0.002 if slow else 0.0005)
         try:
             return super().run(inputs)
         finally:
             with self._lock:
-                self.at_once -= 1
+                self.running -= 1
 
 
 @pytest.fixture
 def several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jetlens.pipeline.inference._SEVERAL_THREADS", (PooledSession,))
+    monkeypatch.setattr(PooledSession, "at_once", 9)
 
 
 @pytest.mark.usefixtures("several_threads")
@@ -223,7 +224,7 @@ def test_an_error_in_one_of_several_runs_ends_everything(at: int) -> None:
 @pytest.mark.usefixtures("several_threads")
 def test_how_many_runs_at_once_are_usual(monkeypatch: pytest.MonkeyPatch) -> None:
     class Immediate(ImmediateLanes, PooledSession):  # type: ignore[misc]
-        pass
+        at_once = PooledSession.at_once
 
     class Alone(ImmediateLanes, ReadingSession):  # type: ignore[misc]
         facts = PooledSession.facts

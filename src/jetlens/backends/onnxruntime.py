@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import sys
 import warnings
 from collections.abc import Mapping
 from functools import partial
@@ -109,7 +110,9 @@ class OnnxRuntimeTensorRt:
 
 
 class OnnxRuntimeSession(ImmediateLanes):
-    """A model loaded in ONNX Runtime; several threads may call ``run`` at once."""
+    """A model loaded in ONNX Runtime; any number of threads may call ``run`` at once."""
+
+    at_once = sys.maxsize
 
     def __init__(self, session: Any, facts: RunFacts) -> None:
         self._session: Any = session

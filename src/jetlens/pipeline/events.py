@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from jetlens.media.jsonlines import JsonLines
 from jetlens.pipeline.counting import DefectTotals, LineCounter, ZoneCounter
-from jetlens.results import Detections
+from jetlens.results import Detections, label_of
 
 __all__ = [
     "DefectFound",
@@ -164,7 +164,7 @@ class ObjectWatch:
         for name, line in self.lines.items():
             for one in line.update(tracked):
                 direction = "forward" if one.forward else "backward"
-                yield LineCrossed(self.stream, pts_s, name, direction, one.tracker_id, _label(tracked, one.class_id))
+                yield LineCrossed(self.stream, pts_s, name, direction, one.tracker_id, label_of(tracked.labels, one.class_id))
 
     def _zoned(self, tracked: Detections, pts_s: float) -> Iterator[Event]:
         for name, zone in self.zones.items():
@@ -172,7 +172,7 @@ class ObjectWatch:
             count = zone.inside.total()
             for one in changes:
                 kind = ZoneEntered if one.entered else ZoneLeft
-                yield kind(self.stream, pts_s, name, one.tracker_id, _label(tracked, one.class_id), count)
+                yield kind(self.stream, pts_s, name, one.tracker_id, label_of(tracked.labels, one.class_id), count)
 
     def _defective(self, tracked: Detections, defect_ratio: NDArray[np.float32], pts_s: float) -> Iterator[Event]:
         for gone in self.defects.update(tracked, defect_ratio):
@@ -183,7 +183,7 @@ class ObjectWatch:
             fruit = self.defects.so_far(number)
             if number not in self._told and fruit.frames >= self._least_frames and fruit.defect_ratio > self._defect_above:
                 self._told.add(number)
-                yield DefectFound(self.stream, pts_s, number, _label(tracked, fruit.class_id), fruit.defect_ratio, fruit.frames)
+                yield DefectFound(self.stream, pts_s, number, label_of(tracked.labels, fruit.class_id), fruit.defect_ratio, fruit.frames)
 
 
 class StreamWatch:
@@ -209,11 +209,6 @@ class StreamWatch:
             down_s, self._since_s = now_s - self._since_s, None
             return StreamBack(self.stream, pts_s, down_s)
         return None
-
-
-def _label(tracked: Detections, class_id: int) -> str:
-    labels = tracked.labels
-    return (labels[class_id] if 0 <= class_id < len(labels) else "") or f"class {class_id}"
 
 
 def _now() -> datetime:

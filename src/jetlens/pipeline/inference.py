@@ -15,7 +15,6 @@ import numpy as np
 from jetlens.backends.base import Lane, Pending
 from jetlens.backends.breaker import Breaker, RunFailedError
 from jetlens.backends.immediate import ImmediateLanes
-from jetlens.backends.onnxruntime import OnnxRuntimeSession
 from jetlens.errors import BackendError, UsageError
 from jetlens.frame import Image
 from jetlens.ops.buffers import BufferPool
@@ -38,8 +37,6 @@ __all__ = [
 _ASK_S: Final = 0.1
 GPU_LANES: Final = 3
 """Runs in flight on runtimes that have them: one whose input is filled, one that computes, one whose answer is read."""
-_SEVERAL_THREADS: Final[tuple[type, ...]] = (OnnxRuntimeSession,)
-"""Sessions whose ``run`` any number of threads may call at once."""
 _MOST_LANES: Final = 4
 """On a processor: more would only hold more frames, since what comes before and after the model is one thread each."""
 
@@ -150,8 +147,7 @@ class PlainInference:
 
 def may_run_at_once(predictor: Predictor) -> bool:
     """Whether several threads may run the model at once on a processor."""
-    several = isinstance(predictor.session, _SEVERAL_THREADS) or getattr(predictor.session, "at_once", 1) > 1
-    return several and "CPU" in predictor.facts.provider.upper()
+    return getattr(predictor.session, "at_once", 1) > 1 and "CPU" in predictor.facts.provider.upper()
 
 
 def usual_lanes(predictor: Predictor, threads: int | None, cameras: int, files: int) -> int:

@@ -6,13 +6,13 @@ import io
 import random
 import socket
 import struct
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 import numpy as np
+from fake_server import FakeServer
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
@@ -51,7 +51,7 @@ def jpeg(image: Image, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-class FakeCamera:
+class FakeCamera(FakeServer):
     """Sends numbered pictures at its rate; the numbers go on by time, connected or not.
 
     ``mode`` is "ok" or one of FAULTS. Connections of a faulty time never work again; ``damage`` turns a picture's bytes into others.
@@ -63,17 +63,11 @@ class FakeCamera:
         self.lengths = lengths
         self.head = head
         self.mode = "ok"
-        self.requests: list[bytes] = []
         self.sent = 0
         self.damage: Callable[[int, bytes], bytes] = lambda number, data: data
         self._start_s = time.monotonic()
-        self._stopped = threading.Event()
         self._generation = 0
-        self._listener = self._listen(0)
-        self.port: int = self._listener.getsockname()[1]
-        self._threads = [threading.Thread(target=self._accept, name="fake-camera")]
-        self._open: set[socket.socket] = set()
-        self._threads[0].start()
+        super().__init__()
 
     @property
     def uri(self) -> str:
@@ -88,42 +82,16 @@ class FakeCamera:
         self._generation += 1
         self.mode = mode
         if mode == "closed":
-            with suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
+            self.stop_listening()
         if mode in ("rst", "fin", "closed", "401", "503"):
             for sock in list(self._open):
                 self._drop(sock, reset=mode == "rst")
 
     def heal(self) -> None:
         if self.mode == "closed":
-            self._listener = self._listen(self.port)
+            self.listen_again()
         self._generation += 1
         self.mode = "ok"
-
-    def close(self) -> None:
-        self._stopped.set()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for sock in list(self._open):
-            self._drop(sock, reset=False)
-        for thread in self._threads:
-            thread.join(5)
-
-    def __enter__(self) -> FakeCamera:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @staticmethod
-    def _listen(port: int) -> socket.socket:
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
-        listener.listen(16)
-        return listener
 
     def _drop(self, sock: socket.socket, *, reset: bool) -> None:
         with suppress(OSError):
@@ -132,18 +100,6 @@ class FakeCamera:
             else:
                 sock.shutdown(socket.SHUT_RDWR)
         sock.close()
-
-    def _accept(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                self._stopped.wait(0.005)
-                continue
-            self._open.add(sock)
-            thread = threading.Thread(target=self._serve, args=(sock,), name="fake-camera")
-            thread.start()
-            self._threads.append(thread)
 
     def _serve(self, sock: socket.socket) -> None:
         try:

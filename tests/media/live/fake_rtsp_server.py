@@ -6,33 +6,28 @@ import base64
 import re
 import socket
 import struct
-import threading
-from contextlib import suppress
 
 import av
 from fake_mjpeg import number_of
+from fake_server import FakeServer
 
 from jetlens.frame import Image
 
 
-class FakeRtspServer:
+class FakeRtspServer(FakeServer):
     """Takes one H.264 stream at a time and decodes it.
 
     ``mode`` is "ok", "silent" (accepts and says nothing), "refused" (closes at once), "garbage" or "stuck" (reads nothing after RECORD). With a
     ``challenge`` it asks for a password, and is content with any unless it is not ``forgiving``.
     """
 
+    receive_buffer = 4096
+
     def __init__(self) -> None:
         self.mode, self.challenge, self.forgiving = "ok", "", True
-        self.requests: list[bytes] = []
         self.images: list[Image] = []
         self.sessions = 0
-        self._stopped = threading.Event()
-        self._open: set[socket.socket] = set()
-        self._listener = self._listen(0)
-        self.port: int = self._listener.getsockname()[1]
-        self._threads = [threading.Thread(target=self._accept, name="fake-server")]
-        self._threads[0].start()
+        super().__init__()
 
     @property
     def uri(self) -> str:
@@ -43,52 +38,8 @@ class FakeRtspServer:
         return [number_of(image) for image in self.images]
 
     def stop_listening(self) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        super().stop_listening()
         self.drop()
-
-    def listen_again(self) -> None:
-        self._listener = self._listen(self.port)
-
-    def drop(self) -> None:
-        """Closes the connections that are open."""
-        for sock in list(self._open):
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self._stopped.set()
-        self.stop_listening()
-        for thread in self._threads:
-            thread.join(5)
-
-    def __enter__(self) -> FakeRtspServer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @staticmethod
-    def _listen(port: int) -> socket.socket:
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        listener.bind(("127.0.0.1", port))
-        listener.listen(4)
-        return listener
-
-    def _accept(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                self._stopped.wait(0.005)
-                continue
-            self._open.add(sock)
-            thread = threading.Thread(target=self._serve, args=(sock,), name="fake-server")
-            thread.start()
-            self._threads.append(thread)
 
     def _serve(self, sock: socket.socket) -> None:
         try:

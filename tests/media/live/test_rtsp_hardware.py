@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from fake_rtsp import FakeRtspCamera
 from stand_ins import Dark, Sound, put_in, system_gstreamer
 
 from jetlens.errors import MissingDependencyError, VideoError
+from jetlens.frame import Frame
 from jetlens.media import gstdecoder, open_source
 from jetlens.media.live import LiveSource
 
@@ -31,17 +33,23 @@ class Bare(FakeRtspCamera):
         return ""
 
 
+def until_it_is_back(camera: FakeRtspCamera, source: LiveSource, frames: Iterator[Frame]) -> list[int]:
+    """The numbers of ten pictures and of those that came until the connection, then reset, was made again."""
+    numbers = [number_of(next(frames).image_rgb) for _ in range(10)]
+    camera.fail("rst")
+    camera.heal()
+    while source.status().reconnects == 0:
+        numbers.append(number_of(next(frames).image_rgb))
+    return numbers
+
+
 @pytest.mark.parametrize("camera_class", [FakeRtspCamera, Bare])
 def test_frames_before_and_after_an_outage(monkeypatch: pytest.MonkeyPatch, camera_class: type[FakeRtspCamera]) -> None:
     put_in(monkeypatch, "Sound")
     opened = Sound.opened
     with camera_class(fps=30) as camera, _open(camera.uri) as source:
         frames = iter(source)
-        numbers = [number_of(next(frames).image_rgb) for _ in range(10)]
-        camera.fail("rst")
-        camera.heal()
-        while source.status().reconnects == 0:
-            numbers.append(number_of(next(frames).image_rgb))
+        numbers = until_it_is_back(camera, source, frames)
         numbers += [number_of(next(frames).image_rgb) for _ in range(10)]
         assert source.info.decoder == "sound h264"
     assert Sound.opened >= opened + 2
@@ -53,12 +61,7 @@ def test_hardware_that_decodes_wrongly_is_replaced_and_not_tried_again(monkeypat
     put_in(monkeypatch, "Dark")
     opened = Dark.opened
     with FakeRtspCamera(fps=30) as camera, _open(camera.uri) as source:
-        frames = iter(source)
-        numbers = [number_of(next(frames).image_rgb) for _ in range(10)]
-        camera.fail("rst")
-        camera.heal()
-        while source.status().reconnects == 0:
-            numbers.append(number_of(next(frames).image_rgb))
+        numbers = until_it_is_back(camera, source, iter(source))
         assert source.info.decoder.startswith("pyav h264 (dark failed: its first frame is not the software decoder's")
     assert Dark.opened == opened + 1
     assert -1 not in numbers
