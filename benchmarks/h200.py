@@ -6,7 +6,7 @@
     python3 benchmarks/h200.py wait SECONDS                       shows what ends, then packs all results into $OUT
 
 The phases go on between two commands, and while the bundle comes those run that need no TensorRT. Each writes its files as it goes, so that a
-machine that is taken away costs what runs then and no more. On one GPU up to four builds run at once and what is timed runs alone; with
+machine that is taken away costs what runs then and no more. On one GPU up to three builds run at once and what is timed runs alone; with
 several GPUs what is timed has one for itself while the others build. Needs nothing but the standard library.
 """
 
@@ -158,7 +158,8 @@ def start(arguments: argparse.Namespace) -> None:
         else:
             print(f"missing: {name}")
     # A session of its own: it goes on when this command has returned.
-    words = [sys.executable, str(TREE / "benchmarks" / "h200.py"), "board", "--parts", str(arguments.parts), "--only", arguments.only]
+    passed = ("--parts", str(arguments.parts), "--only", arguments.only, "--slots", str(arguments.slots))
+    words = [sys.executable, str(TREE / "benchmarks" / "h200.py"), "board", *passed]
     with (OUT / "board.log").open("ab") as log:
         subprocess.Popen(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
     time.sleep(2)
@@ -223,7 +224,7 @@ def pack(target: Path) -> None:
 def show(arguments: argparse.Namespace) -> None:
     """The phases and a simulation of the board: when each begins and ends if every estimate is right."""
     gpus = arguments.gpus or gpus_here()
-    board = Board(chosen_phases(arguments, gpus), gpus, slots(gpus))
+    board = Board(chosen_phases(arguments, gpus), gpus, arguments.slots or slots(gpus))
     clock, ends = 0.0, []
     while board.waiting or ends:
         closed: set[int] = set()
@@ -248,7 +249,7 @@ def show(arguments: argparse.Namespace) -> None:
 
 def slots(gpus: int) -> int:
     """Builds at once on a GPU: they are the work of one core each, and share the GPU for their measurements."""
-    return 4 if gpus == 1 else 2
+    return 3 if gpus == 1 else 2
 
 
 def main() -> None:
@@ -260,6 +261,7 @@ def main() -> None:
         "--only", default="", help="words that are in the names of phases, with commas between them; what they need comes too"
     )
     parser.add_argument("--gpus", type=int, help="with list: as if there were so many")
+    parser.add_argument("--slots", type=int, default=0, help="builds at once on a GPU")
     parser.add_argument("--minutes", type=float, default=27.0, help="with list: what ends later is marked")
     arguments = parser.parse_args()
     if arguments.do == "start":
@@ -272,7 +274,7 @@ def main() -> None:
         show(arguments)
     else:
         gpus = gpus_here()
-        Board(chosen_phases(arguments, gpus), gpus, slots(gpus)).run()
+        Board(chosen_phases(arguments, gpus), gpus, arguments.slots or slots(gpus)).run()
 
 
 if __name__ == "__main__":
