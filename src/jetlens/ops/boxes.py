@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 __all__ = ["iou_matrix", "nms"]
 
 _MATRIX_LIMIT = 512
-"""Up to so many boxes of a class all overlaps are computed at once; above it, row by row for the boxes that are kept."""
+"""Up to so many boxes all overlaps are computed at once; above it class by class, and in a class as large, row by row for the boxes that are kept."""
 
 
 def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -46,27 +46,42 @@ def nms(
     """
     order = np.argsort(-confidence, kind="stable")
     boxes, classes = xyxy[order], class_id[order]
-    alive = np.zeros(len(order), bool)
-    for one_class in np.unique(classes):
-        members = np.flatnonzero(classes == one_class)
-        alive[members[_greedy(boxes[members], np.float32(iou), max_detections)]] = True
-    return order[alive][:max_detections].astype(np.int64, copy=False)
+    whole = len(order) <= _MATRIX_LIMIT
+    groups: list[Any] = [slice(None)] if whole else [np.flatnonzero(classes == one_class) for one_class in np.unique(classes)]
+    dead = np.zeros(len(order), bool)
+    for group in groups:
+        if whole or len(group) <= _MATRIX_LIMIT:
+            dead[group] = _suppressed(boxes[group], classes[group], np.float32(iou))
+        else:
+            dead[group] = _suppressed_by_rows(boxes[group], np.float32(iou), max_detections)
+    return order[~dead][:max_detections].astype(np.int64, copy=False)
 
 
-def _greedy(boxes: NDArray[np.float32], iou: np.float32, limit: int) -> list[int]:
-    """Indices of the boxes to keep out of those of one class, which are sorted by confidence."""
-    count = len(boxes)
-    overlapping = iou_matrix(boxes, boxes) > iou if 1 < count <= _MATRIX_LIMIT else None
-    dead = np.zeros(count, bool)
-    kept: list[int] = []
-    for index in range(count):
+def _suppressed(boxes: NDArray[np.float32], classes: NDArray[np.integer[Any]], iou: np.float32) -> NDArray[np.bool_]:
+    """Which boxes a more confident one of their class rules out; they are sorted by confidence."""
+    dead = np.zeros(len(boxes), bool)
+    if len(boxes) < 2:
+        return dead
+    overlapping = iou_matrix(boxes, boxes) > iou
+    overlapping &= classes[:, None] == classes
+    overlapping = np.triu(overlapping, 1)
+    # Most boxes overlap none: only the others are looked at one by one.
+    for index in np.flatnonzero(overlapping.any(axis=1)).tolist():
+        if not dead[index]:
+            dead |= overlapping[index]
+    return dead
+
+
+def _suppressed_by_rows(boxes: NDArray[np.float32], iou: np.float32, limit: int) -> NDArray[np.bool_]:
+    """The same for boxes of one class that are too many for a matrix; those after the first ``limit`` that are kept count as ruled out."""
+    dead = np.zeros(len(boxes), bool)
+    kept = 0
+    for index in range(len(boxes)):
         if dead[index]:
             continue
-        kept.append(index)
-        if len(kept) == limit:
+        kept += 1
+        if kept == limit:
+            dead[index + 1 :] = True
             break
-        if overlapping is not None:
-            dead |= overlapping[index]
-        elif count > 1:
-            dead[index:] |= iou_matrix(boxes[index : index + 1], boxes[index:])[0] > iou
-    return kept
+        dead[index + 1 :] |= iou_matrix(boxes[index : index + 1], boxes[index + 1 :])[0] > iou
+    return dead
