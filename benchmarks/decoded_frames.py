@@ -1,7 +1,7 @@
 """Frames that are already decoded, through the live pipeline, beside the rate of the model's engine alone; and four streams in one process.
 
     python benchmarks/decoded_frames.py --models orange-detect,ssd300.fp16.onnx [--batches 1,4] [--backend tensorrt] [--frame 720x1280]
-                                        [--lanes 3] [--profile 1:4:4] [--seconds 2] [--rounds 3] [--framed] [--four] [--output FILE]
+                                        [--lanes N] [--profile 1:4:4] [--seconds 2] [--rounds 3] [--framed] [--four] [--output FILE]
 
 A run counts everything from the frame in memory to the prediction in its pixels: resize, copies, model, postprocessing. The engine's own rate
 is that of the same session with as many lanes, fed with what lies in its buffers and with nothing done to its answers. Both take turns, and the
@@ -33,6 +33,7 @@ from jetlens.engines.options import BuildOptions
 from jetlens.export.frame_size import add_frame_size
 from jetlens.frame import Frame, Image
 from jetlens.media.base import StreamInfo
+from jetlens.pipeline.inference import gpu_lanes
 from jetlens.pipeline.live import LiveOptions, LivePipeline
 from jetlens.predictor import Predictor, load, model_path
 
@@ -180,7 +181,7 @@ def main() -> int:
     parser.add_argument("--batches", default="1,4")
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--frame", default="720x1280")
-    parser.add_argument("--lanes", type=int, default=3)
+    parser.add_argument("--lanes", type=int, default=gpu_lanes())
     parser.add_argument("--threads", type=int)
     parser.add_argument("--profile", default="1:4:4", help="batches of the engine")
     parser.add_argument("--level", type=int, help="TensorRT's optimization level")

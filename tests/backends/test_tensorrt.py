@@ -367,6 +367,22 @@ def test_no_gpu_and_no_driver_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
         load_cuda()
 
 
+def test_the_driver_waits_and_not_cuda_python() -> None:
+    """cuda-python's releases before 12.9.1 hold the GIL while they wait."""
+    cudart = FakeCudart()
+    cuda = Cuda(cudart)
+    stream, waited, done = cuda.stream(), [], []
+    cudart.slow = True
+    cuda._block = lambda handle: (waited.append(handle), cudart.drain(stream))[0]  # type: ignore[assignment, return-value]
+    wait = cuda.waiter(stream)
+    wait()
+    assert not waited
+    stream.work += [lambda: done.append(1)] * 3
+    wait()
+    assert waited == [int(stream)]
+    assert len(done) == 3
+
+
 def test_a_fake_that_forgives_would_show_nothing() -> None:
     """The fake itself: memory that was freed, ranges that are too long and contexts that are gone are all found."""
     cudart = FakeCudart()

@@ -1,4 +1,4 @@
-"""Cameras whose pictures tell who took them and when, and a model that reads it."""
+"""Cameras whose pictures tell who took them and when, models that read it, and what compares both."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from jetlens.backends.base import RunFacts
 from jetlens.frame import Frame
 from jetlens.media import StreamInfo
 from jetlens.media.live.status import SourceStatus
+from jetlens.pipeline.live import LiveResult
 from jetlens.predictor import Predictor
 from jetlens.spec import ModelSpec, PreprocessSpec, TensorSpec
 from jetlens.tasks import TASKS
@@ -118,3 +119,68 @@ def reading_predictor(session: Any) -> Predictor:
 def read(prediction: Any) -> tuple[int, int]:
     """Camera and number that the model saw."""
     return int(prediction.class_id[0]), int(prediction.confidence[0]) - 1
+
+
+class LanedSession(ReadingSession):
+    """Runs in flight in a thread each; a lane's arrays are overwritten when it is lent again."""
+
+    def __init__(self, lanes: int) -> None:
+        super().__init__()
+        self.lanes, self.lent, self.most = lanes, 0, 0
+        self._arrays = [np.zeros((8, *self.inputs[0].shape[1:]), np.uint8) for _ in range(lanes)]  # type: ignore[arg-type]
+        self._lock = threading.Lock()
+
+    def lane(self, batch: int = 1) -> Any:
+        with self._lock:
+            assert self._arrays, "more lanes are asked for than there are"
+            self.lent += 1
+            self.most = max(self.most, self.lent)
+            return Lane(self, self._arrays.pop(), batch)
+
+    def give_back(self, array: Any) -> None:
+        with self._lock:
+            self.lent -= 1
+            self._arrays.append(array)
+
+    def submit(self, lane: Any) -> Any:
+        lane.start()
+        return lane
+
+
+class Lane:
+    def __init__(self, session: LanedSession, array: Any, batch: int) -> None:
+        self.session, self.array, self.inputs = session, array, {"images": array[:batch]}
+        self.answer: Any = None
+
+    def start(self) -> None:
+        def work() -> None:
+            time.sleep(0.001)
+            self.answer = self.session.run(self.inputs)
+
+        self.thread = threading.Thread(target=work)
+        self.thread.start()
+
+    def result(self) -> Any:
+        self.thread.join()
+        self.release()
+        return self.answer
+
+    def release(self) -> None:
+        if self.array is not None:
+            self.session.give_back(self.array)
+            self.array = None
+
+
+class Pairs:
+    """Compares what the model saw with the frame that its answer came with."""
+
+    def __init__(self) -> None:
+        self.wrong = 0
+        self.numbers: dict[int, list[int]] = {}
+
+    def __call__(self, result: LiveResult, drawn: Frame) -> None:
+        camera, number = read(result.prediction)
+        self.wrong += (
+            (camera, number) != (result.stream, result.frame.index) or drawn.index != number or drawn.stream != result.frame.stream
+        )
+        self.numbers.setdefault(result.stream, []).append(result.frame.index)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from coded_cameras import CodedCamera, CodedFile, ReadingSession, read, reading_predictor
+from coded_cameras import CodedCamera, CodedFile, Lane, LanedSession, Pairs, ReadingSession, read, reading_predictor
 
 from jetlens.backends.immediate import ImmediateLanes
 from jetlens.device.proc import process_memory
@@ -24,56 +24,6 @@ from jetlens.pipeline.inference import usual_lanes
 from jetlens.pipeline.live import LiveOptions, LivePipeline, LiveResult
 
 RATES = (5.0, 15.0, 25.0, 30.0)
-
-
-class LanedSession(ReadingSession):
-    """Runs in flight in a thread each; a lane's arrays are overwritten when it is lent again."""
-
-    def __init__(self, lanes: int) -> None:
-        super().__init__()
-        self.lanes, self.lent, self.most = lanes, 0, 0
-        self._arrays = [np.zeros((8, *self.inputs[0].shape[1:]), np.uint8) for _ in range(lanes)]  # type: ignore[arg-type]
-        self._lock = threading.Lock()
-
-    def lane(self, batch: int = 1) -> Any:
-        with self._lock:
-            assert self._arrays, "more lanes are asked for than there are"
-            self.lent += 1
-            self.most = max(self.most, self.lent)
-            return Lane(self, self._arrays.pop(), batch)
-
-    def give_back(self, array: Any) -> None:
-        with self._lock:
-            self.lent -= 1
-            self._arrays.append(array)
-
-    def submit(self, lane: Any) -> Any:
-        lane.start()
-        return lane
-
-
-class Lane:
-    def __init__(self, session: LanedSession, array: Any, batch: int) -> None:
-        self.session, self.array, self.inputs = session, array, {"images": array[:batch]}
-        self.answer: Any = None
-
-    def start(self) -> None:
-        def work() -> None:
-            time.sleep(0.001)
-            self.answer = self.session.run(self.inputs)
-
-        self.thread = threading.Thread(target=work)
-        self.thread.start()
-
-    def result(self) -> Any:
-        self.thread.join()
-        self.release()
-        return self.answer
-
-    def release(self) -> None:
-        if self.array is not None:
-            self.session.give_back(self.array)
-            self.array = None
 
 
 def in_thread(pipeline: LivePipeline) -> tuple[threading.Thread, list[BaseException]]:
@@ -95,21 +45,6 @@ def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.002)
-
-
-class Pairs:
-    """Compares what the model saw with the frame that its answer came with."""
-
-    def __init__(self) -> None:
-        self.wrong = 0
-        self.numbers: dict[int, list[int]] = {}
-
-    def __call__(self, result: LiveResult, drawn: Frame) -> None:
-        camera, number = read(result.prediction)
-        self.wrong += (
-            (camera, number) != (result.stream, result.frame.index) or drawn.index != number or drawn.stream != result.frame.stream
-        )
-        self.numbers.setdefault(result.stream, []).append(result.frame.index)
 
 
 def check_account(pipeline: LivePipeline) -> None:
@@ -237,6 +172,8 @@ def test_how_many_runs_at_once_are_usual(monkeypatch: pytest.MonkeyPatch) -> Non
     assert usual_lanes(reading_predictor(Alone()), 1, 4, 4) == 1
     monkeypatch.setattr(Alone, "at_once", 2)
     assert usual_lanes(reading_predictor(Alone()), 1, 4, 4) == 4
+    assert usual_lanes(reading_predictor(LanedSession(4)), 1, 4, 4) == 4
+    monkeypatch.setattr("jetlens.pipeline.inference._cores", lambda: 2)
     assert usual_lanes(reading_predictor(LanedSession(3)), 1, 4, 4) == 3
 
 

@@ -28,13 +28,12 @@ from jetlens.frame import Frame
 from jetlens.media import Sink, Source, open_sink, open_source
 from jetlens.media.live.source import LiveSource
 from jetlens.pipeline import Renderer, Result, predict_stream
-from jetlens.pipeline.inference import usual_lanes
+from jetlens.pipeline.inference import gpu_lanes, usual_lanes
 from jetlens.pipeline.live import LiveOptions, LivePipeline, LiveResult
 from jetlens.predictor import Predictor, load
 
 __all__ = ["StreamWork"]
 
-_LANES = 3
 _WARM_UP_FRAMES = 10
 _CONNECT_S = 30.0
 
@@ -99,7 +98,7 @@ class StreamWork:
                 case.device,
                 precision=None if case.precision in ("fp16", "int8") else case.precision,
                 threads=threads,
-                lanes=_LANES if case.mode == "threads" else 1,
+                lanes=gpu_lanes() if case.mode == "threads" else 1,
                 build=BuildOptions(),
             )
         self.load_ms = 1000 * (time.perf_counter() - began)

@@ -39,7 +39,9 @@ PrecisionFlag = Annotated[str | None, typer.Option("--precision", help="fp32, bf
 ThreadsFlag = Annotated[int | None, typer.Option("--threads", min=1, help="Threads inside one run of the model.")]
 WeightsFlag = Annotated[Path | None, typer.Option("--weights", help="A weights file for a torchvision network's name.")]
 BatchWaitFlag = Annotated[float, typer.Option("--batch-wait", min=0, max=40, help="Milliseconds that a frame may wait for others.")]
-LanesFlag = Annotated[int | None, typer.Option("--lanes", min=1, max=8, help="Runs at once; 3 on a GPU, one a core at most.")]
+LanesFlag = Annotated[
+    int | None, typer.Option("--lanes", min=1, max=8, help="Runs at once; 3 to 8 on a GPU, by the cores; else one a core at most.")
+]
 LARGEST_SIDE = 16384
 SHOWN = 40
 """Characters of a wrong value that the message repeats."""

@@ -24,7 +24,7 @@ from jetlens.pipeline.adaptive import ThrottlingWatch, open_lower
 from jetlens.pipeline.capture import is_live
 from jetlens.pipeline.events import EventLog
 from jetlens.pipeline.following import LEAST_CONFIDENCE, EventSink, Follower, points
-from jetlens.pipeline.inference import GPU_LANES, usual_lanes
+from jetlens.pipeline.inference import gpu_lanes, usual_lanes
 from jetlens.pipeline.live import LiveOptions, LivePipeline
 from jetlens.pipeline.outputs import Outputs
 from jetlens.pipeline.webhook import Webhook
@@ -102,7 +102,7 @@ def command(
         asked = LEAST_CONFIDENCE if confidence is None else confidence
         task_options = TaskOptions(min(asked, LEAST_CONFIDENCE) if rules.track else confidence)
         opening = partial(
-            load, device=on, threads=threads, options=task_options, lanes=lanes or GPU_LANES, build=BuildOptions(), isolate=isolate
+            load, device=on, threads=threads, options=task_options, lanes=lanes or gpu_lanes(), build=BuildOptions(), isolate=isolate
         )
         predictor = stack.enter_context(opening(model, backend, precision=arithmetic))
         facts, spec = predictor.facts, predictor.spec

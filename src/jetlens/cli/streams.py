@@ -10,7 +10,7 @@ import typer
 
 from jetlens.cli import flags
 from jetlens.errors import GateError
-from jetlens.pipeline.inference import GPU_LANES, usual_lanes
+from jetlens.pipeline.inference import gpu_lanes, usual_lanes
 from jetlens.pipeline.live import LiveOptions
 from jetlens.pipeline.streams import WARM_S, Trial, measure, search, trials_at_most
 from jetlens.predictor import load
@@ -41,7 +41,7 @@ def command(
     size_hw = flags.size_hw(size)
     on, arithmetic = flags.device(device), flags.precision(precision)
     stream = sys.stderr if as_json else sys.stdout
-    with load(model, backend, on, precision=arithmetic, threads=threads, lanes=lanes or GPU_LANES) as predictor:
+    with load(model, backend, on, precision=arithmetic, threads=threads, lanes=lanes or gpu_lanes()) as predictor:
         facts = predictor.facts
         print(f"{predictor.spec.name}: {facts.backend}, {facts.provider} {facts.precision}, {facts.device}", file=stream)
         most_s = trials_at_most(limit) * (seconds + WARM_S + 0.5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import numpy as np
 from jetlens.backends.base import Lane, Pending
 from jetlens.backends.breaker import Breaker, RunFailedError
 from jetlens.backends.immediate import ImmediateLanes
-from jetlens.errors import BackendError, UsageError
+from jetlens.errors import UsageError
 from jetlens.frame import Image
 from jetlens.ops.buffers import BufferPool
 from jetlens.predictor import Predictor
@@ -23,22 +22,30 @@ from jetlens.results import Prediction
 from jetlens.tasks.base import Arrays, Batch
 
 __all__ = [
-    "GPU_LANES",
     "InFlight",
     "Inference",
     "LanedInference",
     "PlainInference",
+    "Steps",
+    "gpu_lanes",
     "largest_batch",
     "may_run_at_once",
     "open_inference",
     "usual_lanes",
 ]
 
-_ASK_S: Final = 0.1
-GPU_LANES: Final = 3
-"""Runs in flight on runtimes that have them: one whose input is filled, one that computes, one whose answer is read."""
+_LEAST_GPU_LANES: Final = 3
+"""One whose input is filled, one that computes, one whose answer is read."""
+_MOST_GPU_LANES: Final = 8
+"""Each fills its input on a core: with antialiasing one resizes about 200 frames of 720p a second, and a GPU answers more."""
+_READY_BATCHES: Final = 8
+"""Sizes of batches that are made ready for cameras; others are filled up to the next one."""
 _MOST_LANES: Final = 4
 """On a processor: more would only hold more frames, since what comes before and after the model is one thread each."""
+
+
+Steps = Sequence[tuple[str, Callable[["InFlight"], None]]]
+"""Names and functions."""
 
 
 @dataclass(slots=True)
@@ -56,13 +63,18 @@ class InFlight:
     lane: Lane | None = None
     pending: Pending | None = None
     outputs: Arrays | None = None
+    predictions: Sequence[Prediction] | None = None
 
 
 class Inference(Protocol):
-    """How pictures come to predictions, in steps that may have a thread each."""
+    """How pictures come to predictions, in steps."""
 
-    def steps(self) -> Sequence[tuple[str, Callable[[InFlight], None]]]:
-        """Names and functions of the steps, in order."""
+    def warm(self, largest: int) -> None:
+        """Makes ready what the first batches of up to so many pictures would be held up by."""
+        ...
+
+    def stages(self) -> Sequence[tuple[int, Steps]]:
+        """What has threads of its own, in order: how many, and the steps that each of them takes an item through."""
         ...
 
     def begun(self, flight: InFlight) -> bool:
@@ -75,10 +87,6 @@ class Inference(Protocol):
 
     def release(self, flight: InFlight) -> None:
         """Gives back what one holds that will not go on."""
-        ...
-
-    def abandon(self, flight: InFlight) -> None:
-        """Gives it back, and waits for no other one any more: a step has failed."""
         ...
 
 
@@ -103,18 +111,26 @@ def _borne(breaker: Breaker) -> Iterator[None]:
 
 
 class PlainInference:
-    """On a session that answers at once: ``prepare`` and ``infer``, which several threads may call where the session allows it."""
+    """On a session that answers at once: ``prepare`` and ``infer``, which several threads may call where the session allows it.
 
-    def __init__(self, predictor: Predictor) -> None:
+    Args:
+        lanes: runs at once, where the session allows several.
+    """
+
+    def __init__(self, predictor: Predictor, lanes: int = 1) -> None:
         self._predictor = predictor
+        self._lanes = lanes if may_run_at_once(predictor) else 1
         self._breaker = Breaker()
         self._pool = BufferPool()
         self._shape: tuple[int, ...] = ()
         self._dtype: np.dtype[Any] = np.dtype(np.uint8)
 
-    def steps(self) -> Sequence[tuple[str, Callable[[InFlight], None]]]:
-        """Names and functions of the steps, in order."""
-        return (("prepare", _timed(self._prepare)), ("infer", _timed(self._infer)))
+    def warm(self, largest: int) -> None:
+        """Nothing is kept by batch."""
+
+    def stages(self) -> Sequence[tuple[int, Steps]]:
+        """Preprocessing while the model runs on earlier ones."""
+        return ((1, (("prepare", _timed(self._prepare)),)), (self._lanes, (("infer", _timed(self._infer)),)))
 
     def begun(self, flight: InFlight) -> bool:
         """Whether the model has answered."""
@@ -128,9 +144,6 @@ class PlainInference:
 
     def release(self, flight: InFlight) -> None:
         """Nothing is held."""
-
-    def abandon(self, flight: InFlight) -> None:
-        """Nothing is waited for."""
 
     def _prepare(self, flight: InFlight) -> None:
         # The first array tells the shape and type of the others.
@@ -160,11 +173,16 @@ def usual_lanes(predictor: Predictor, threads: int | None, cameras: int, files: 
         threads: inside one run, as the session was opened; None for the runtime's own choice.
     """
     if not isinstance(predictor.session, ImmediateLanes):
-        return GPU_LANES
+        return gpu_lanes()
     if not may_run_at_once(predictor):
         return 1
     fit = max(1, _cores() // (threads or 1))
     return min(fit, _MOST_LANES, fit if files else cameras)
+
+
+def gpu_lanes() -> int:
+    """How many lanes a session on a GPU is opened with: as many as half of the cores, in reason."""
+    return max(_LEAST_GPU_LANES, min(_MOST_GPU_LANES, _cores() // 2))
 
 
 def _cores() -> int:
@@ -173,7 +191,9 @@ def _cores() -> int:
 
 
 class LanedInference:
-    """On a session with runs in flight: ``prepare`` into a lane, ``submit`` and ``infer``, which waits for the answer.
+    """On a session with runs in flight: ``prepare`` into a lane, ``submit``, and ``infer``, which waits for the answer and reads it.
+
+    A thread a lane does all three: handing over between threads would cost more than small models take.
 
     Args:
         lanes: as many as the session was opened with.
@@ -186,22 +206,30 @@ class LanedInference:
         tensor = predictor.session.inputs[0]
         self._input = tensor.name
         self._fixed = tensor.shape[0] if isinstance(tensor.shape[0], int) else None
-        self._free = threading.BoundedSemaphore(lanes)
-        self._abandoned = False
+        # A frame that the graph resizes is only copied: more threads would but wait for the GIL.
+        self._lanes = min(lanes, _LEAST_GPU_LANES) if predictor.spec.preprocess.frame_hw else lanes
+        self._batches: Sequence[int] = ()
 
-    def steps(self) -> Sequence[tuple[str, Callable[[InFlight], None]]]:
-        """Names and functions of the steps, in order."""
-        return (("prepare", self._prepare), ("submit", _timed(self._submit)), ("infer", _timed(self._infer)))
+    def warm(self, largest: int) -> None:
+        """Makes batches of a few sizes ready in every lane: done between frames it would hold up those of all cameras."""
+        step = -(-largest // _READY_BATCHES)
+        self._batches = (self._fixed,) if self._fixed else (*range(step, largest, step), largest)
+        for batch in self._batches:
+            for lane in [self._session.lane(batch) for _ in range(self._lanes)]:
+                lane.release()
+
+    def stages(self) -> Sequence[tuple[int, Steps]]:
+        """All of it in each thread."""
+        return ((self._lanes, (("prepare", _timed(self._prepare)), ("submit", _timed(self._submit)), ("infer", _timed(self._infer)))),)
 
     def begun(self, flight: InFlight) -> bool:
         """Whether the run was started."""
-        return flight.pending is not None or flight.outputs is not None
+        return flight.pending is not None or flight.predictions is not None
 
     def answers(self, flight: InFlight) -> Sequence[Prediction]:
         """One prediction a picture."""
-        assert flight.outputs is not None
-        assert flight.batch is not None
-        return self._predictor.task.postprocess(flight.outputs, flight.batch)
+        assert flight.predictions is not None
+        return flight.predictions
 
     def release(self, flight: InFlight) -> None:
         """Gives the lane back."""
@@ -209,26 +237,12 @@ class LanedInference:
         if held is not None:
             flight.lane = flight.pending = None
             held.release()
-            self._free.release()
-
-    def abandon(self, flight: InFlight) -> None:
-        """Gives the lane back, and waits for no other: those in flight are lost with the queues that held them."""
-        self._abandoned = True
-        self.release(flight)
 
     def _prepare(self, flight: InFlight) -> None:
-        while not self._free.acquire(timeout=_ASK_S):
-            if self._abandoned:
-                raise BackendError("the run has ended while a frame waited for a lane")
-        start = time.perf_counter()
-        try:
-            flight.lane = self._session.lane(self._fixed or len(flight.images))
-        except BaseException:
-            self._free.release()
-            raise
+        count = self._fixed or len(flight.images)
+        flight.lane = self._session.lane(next((size for size in self._batches if size >= count), count))
         flight.batch = self._predictor.task.preprocess(flight.images, out=flight.lane.inputs[self._input])
         flight.images = ()
-        flight.latency_ms += (time.perf_counter() - start) * 1e3
 
     def _submit(self, flight: InFlight) -> None:
         assert flight.lane is not None
@@ -238,17 +252,18 @@ class LanedInference:
 
     def _infer(self, flight: InFlight) -> None:
         assert flight.pending is not None
+        assert flight.batch is not None
         with _borne(self._breaker):
             outputs = flight.pending.result()
-        flight.outputs = {name: array[: len(flight.batch.placements)] for name, array in outputs.items()} if flight.batch else outputs
         flight.pending = None
-        self._free.release()
+        count = len(flight.batch.placements)
+        flight.predictions = self._predictor.task.postprocess({name: array[:count] for name, array in outputs.items()}, flight.batch)
 
 
 def open_inference(predictor: Predictor, lanes: int) -> Inference:
     """How a predictor is run: with runs in flight where its session was opened for several."""
     laned = lanes > 1 and not isinstance(predictor.session, ImmediateLanes) and hasattr(predictor.session, "lane")
-    return LanedInference(predictor, lanes) if laned else PlainInference(predictor)
+    return LanedInference(predictor, lanes) if laned else PlainInference(predictor, lanes)
 
 
 def largest_batch(predictor: Predictor, wanted: int | None, streams: int) -> int:

@@ -16,7 +16,7 @@ from jetlens.media.base import Source
 from jetlens.pipeline.adaptive import FULL, Between, Level
 from jetlens.pipeline.batching import Batcher, Pacer, Taken
 from jetlens.pipeline.capture import Capture, stream_names
-from jetlens.pipeline.inference import Inference, InFlight, PlainInference, largest_batch, may_run_at_once, open_inference
+from jetlens.pipeline.inference import Inference, InFlight, largest_batch, open_inference
 from jetlens.pipeline.stages import DEPTH, Stage, run_stages
 from jetlens.pipeline.statistics import StageTimes, StreamStats
 from jetlens.pipeline.status import LiveStatus, Observer
@@ -97,8 +97,9 @@ class _Batch:
 class LivePipeline:
     """Runs every source through one predictor until all have ended or ``stop`` is called.
 
-    Each source is read in its own thread; ``prepare`` (preprocessing), ``infer`` (the model), ``draw`` (with postprocessing) and ``encode``
-    (the sinks) have a thread each, ``infer`` as many as ``lanes`` on a processor. Order is kept in every stream. Of a camera only the
+    Each source is read in its own thread; ``prepare`` (preprocessing), ``infer`` (the model), ``draw`` and ``encode`` (the sinks) have a
+    thread each, ``infer`` as many as ``lanes`` on a processor; on a GPU as many do ``prepare``, ``submit`` and ``infer`` (with postprocessing
+    there, with drawing on a processor). Order is kept in every stream. Of a camera only the
     newest frame waits, and it is taken as late as possible; of a file nothing is dropped, but where the model fails on it. ``pause``,
     ``resume``, ``adapt``, ``stop`` and ``status`` may be called from any thread.
 
@@ -146,18 +147,22 @@ class LivePipeline:
         ]
         self._numbers = {id(capture): number for number, capture in enumerate(self._captures)}
         self._inferences = [open_inference(one, options.lanes) for one in (predictor, *([spare] if spare is not None else []))]
-        self._runs = {id(inference): dict(inference.steps()) for inference in self._inferences}
+        self._runs = {id(one): {name: run for _, steps in one.stages() for name, run in steps} for one in self._inferences}
         if len({tuple(runs) for runs in self._runs.values()}) > 1:
             raise UsageError(
                 f"the spare model runs on {spare and spare.facts.backend}, the other on {predictor.facts.backend}; load both on one"
             )
         self._level, self._changes = FULL, 0
         self._between = [Between() for _ in sources]
-        names = [*self._runs[id(self._inferences[0])], "draw", "encode"]
-        several = isinstance(self._inferences[0], PlainInference) and all(may_run_at_once(one) for one in (predictor, spare) if one)
-        workers = {"infer": options.lanes} if several else {}
-        self._pacer = Pacer(names, [workers.get(name, 1) for name in names])
+        # Both predictors of one backend have the same stages, and as many threads.
+        shares = [(workers, [name for name, _ in steps]) for workers, steps in self._inferences[0].stages()]
+        shares += [(1, ["draw"]), (1, ["encode"])]
+        names = [name for _, share in shares for name in share]
+        self._pacer = Pacer(names, [workers for workers, share in shares for _ in share])
         self._paced = any(capture.live for capture in self._captures)
+        if self._paced:
+            for inference in self._inferences:
+                inference.warm(self.largest_batch)
         self._depth = CAMERA_DEPTH if self._paced else DEPTH
         self._batcher = Batcher(
             self._captures,
@@ -168,7 +173,7 @@ class LivePipeline:
             paced=self._paced,
             clock=clock,
         )
-        self._stages = [Stage(name, self._step(number, name), workers.get(name, 1)) for number, name in enumerate(names)]
+        self._stages = [Stage(share[-1], self._steps([(names.index(name), name) for name in share]), workers) for workers, share in shares]
         self.memory_mib = self._most_memory_mib()
         self.threaded = options.memory_mib is None or self.memory_mib <= options.memory_mib
         self._limit_mib = options.memory_mib
@@ -299,6 +304,19 @@ class LivePipeline:
             images = [frame.image_rgb for (_, frame), looks in zip(taken, looked, strict=True) if looks]
             yield _Batch(taken, InFlight(images), self._inferences[level.spare], looked, [])
 
+    def _steps(self, share: Sequence[tuple[int, str]]) -> Callable[[_Batch], _Batch]:
+        """What one thread does with a batch."""
+        steps = [self._step(number, name) for number, name in share]
+        if len(steps) == 1:
+            return steps[0]
+
+        def all_of_them(batch: _Batch) -> _Batch:
+            for step in steps:
+                step(batch)
+            return batch
+
+        return all_of_them
+
     def _step(self, number: int, name: str) -> Callable[[_Batch], _Batch]:
         """A stage: timed, left out for what is dropped or not looked at, and the end of everything where it fails."""
         whole = {"draw": self._answer, "encode": self._hand_over}.get(name)
@@ -315,7 +333,7 @@ class LivePipeline:
             except RunFailedError as error:  # one run's failure ends no stream
                 self._drop(batch, error.reason)
             except BaseException:
-                batch.inference.abandon(batch.flight)
+                batch.inference.release(batch.flight)
                 self.stop()
                 raise
             self._pacer.end(way, self._clock())

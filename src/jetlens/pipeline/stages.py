@@ -41,6 +41,8 @@ _END: Final = _End()
 class _Channel:
     """A bounded queue between stages, whose both sides wake up at once when the run stops; items go in by their numbers.
 
+    Who comes before its turn waits: going on would put one more thread into the queue for the GIL, which costs more than it gains.
+
     Args:
         writers: threads that put items, each of which calls ``end``.
     """
@@ -49,44 +51,48 @@ class _Channel:
         self._depth = depth
         self._writers = writers
         self._items: deque[Any] = deque()
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._filled, self._taken = threading.Condition(lock), threading.Condition(lock)
         self._next = self._given = 0
         self._stopped = False
 
     def put(self, number: int, item: Any) -> bool:
         """Waits for its turn and for room; False where the run has stopped."""
-        with self._changed:
-            self._changed.wait_for(lambda: (number == self._next and len(self._items) < self._depth) or self._stopped)
+        with self._taken:
+            self._taken.wait_for(lambda: (number == self._next and len(self._items) < self._depth) or self._stopped)
             if self._stopped:
                 return False
             self._items.append(item)
             self._next += 1
-            self._changed.notify_all()
+            self._filled.notify()
+            # It may be another writer's turn.
+            self._taken.notify_all()
             return True
 
     def get(self) -> tuple[int, Any]:
         """Waits for an item, and gives its number with it; the end where none will come."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or not self._writers or self._stopped)
+        with self._filled:
+            self._filled.wait_for(lambda: self._items or not self._writers or self._stopped)
             if self._stopped or not self._items:
                 return -1, _END
             item = self._items.popleft()
             self._given += 1
-            self._changed.notify_all()
+            self._taken.notify_all()
             return self._given - 1, item
 
     def end(self) -> None:
         """One writer puts no more; what is inside can still be taken."""
-        with self._changed:
+        with self._filled:
             self._writers -= 1
-            self._changed.notify_all()
+            self._filled.notify_all()
 
     def stop(self) -> None:
         """Drops what is inside and wakes both sides."""
-        with self._changed:
+        with self._filled:
             self._stopped = True
             self._items.clear()
-            self._changed.notify_all()
+            self._filled.notify_all()
+            self._taken.notify_all()
 
 
 class _Clock:

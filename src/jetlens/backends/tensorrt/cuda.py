@@ -7,7 +7,6 @@ import importlib
 import weakref
 from collections.abc import Callable
 from importlib.util import find_spec
-from time import sleep
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ _REMEDIES = {
     "cudaErrorInsufficientDriver": "the driver is missing or older than cuda-python's CUDA: update it, or install the cuda-python of its CUDA version",
     "cudaErrorIllegalAddress": "the engine wrote outside its memory: load the model in a new process, and build the engine again if it repeats",
 }
-_GIL_RELEASED_SINCE = (12, 9, 1)
+_DRIVER = "libcuda.so.1"
 
 
 def cuda_python() -> str | None:
@@ -43,9 +42,9 @@ def cuda_python() -> str | None:
 def driver_problem() -> str | None:
     """Why the NVIDIA driver offers no GPU, or None; creates no CUDA context."""
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
+        driver = ctypes.CDLL(_DRIVER)
     except OSError:
-        return "no NVIDIA driver is installed (libcuda.so.1 is missing)"
+        return f"no NVIDIA driver is installed ({_DRIVER} is missing)"
     status = driver.cuInit(0)
     return f"the NVIDIA driver finds no GPU (cuInit error {status}): see nvidia-smi and CUDA_VISIBLE_DEVICES" if status else None
 
@@ -71,18 +70,12 @@ def load_cuda() -> Cuda:
 
 
 class Cuda:
-    """The calls that a session makes, on the current device of the calling thread (the first visible one unless it was changed).
-
-    Attributes:
-        releases_gil: other Python threads run while a call waits (cuda-python 12.9.1 and later).
-    """
+    """The calls that a session makes, on the current device of the calling thread (the first visible one unless it was changed)."""
 
     def __init__(self, runtime: Any) -> None:
         self._runtime = runtime
-        package = importlib.import_module("cuda.bindings") if runtime.__name__ == _MODULES[0] else None
-        numbers = str(getattr(package, "__version__", "0")).split(".")[:3]
-        self.releases_gil = tuple(int(part) if part.isdecimal() else 0 for part in numbers) >= _GIL_RELEASED_SINCE
         self._not_ready = runtime.cudaError_t.cudaErrorNotReady
+        self._block = _driver_wait()
 
     def call(self, function: str, *arguments: Any) -> Any:
         """Calls a function of the runtime and returns its value, or None where it has none.
@@ -199,24 +192,21 @@ class Cuda:
         """A call that returns once the stream is idle.
 
         It spins, as CUDA's default does: the shortest wait, at the price of one core (a Jetson in a low power mode blocks by itself).
-        Where cuda-python would hold the GIL meanwhile, it asks again and again instead, and gives other threads a turn each time.
+        The driver is asked to wait, not cuda-python: its releases before 12.9.1 would let no other Python thread run meanwhile.
         """
-        synchronize, query, fail, not_ready = self._runtime.cudaStreamSynchronize, self._runtime.cudaStreamQuery, self.fail, self._not_ready
+        query, synchronize, fail, not_ready = self._runtime.cudaStreamQuery, self._runtime.cudaStreamSynchronize, self.fail, self._not_ready
+        block, handle = self._block, self.handle(stream)
 
         def wait() -> None:
-            (status,) = synchronize(stream)
+            (status,) = query(stream)
+            if status == not_ready:
+                block(handle)
+                # It returns at once now, and tells how the stream has ended.
+                (status,) = synchronize(stream)
             if status:
                 fail("cudaStreamSynchronize", status)
 
-        def poll() -> None:
-            (status,) = query(stream)
-            while status == not_ready:
-                sleep(0)
-                (status,) = query(stream)
-            if status:
-                fail("cudaStreamQuery", status)
-
-        return wait if self.releases_gil else poll
+        return wait
 
     def idle(self, stream: Any) -> bool:
         """Whether all that was put on the stream has ended; never waits."""
@@ -231,3 +221,13 @@ class Cuda:
         if hasattr(stream, "__int__"):
             return int(stream)
         return int(importlib.import_module("cuda.bindings.utils").get_cuda_native_handle(stream))
+
+
+def _driver_wait() -> Callable[[int], int]:
+    """The driver's call that waits for a stream, by its address; called without the GIL. Where there is no driver, nothing."""
+    try:
+        wait = ctypes.CDLL(_DRIVER).cuStreamSynchronize
+    except (OSError, AttributeError):
+        return lambda handle: 0
+    wait.argtypes, wait.restype = (ctypes.c_void_p,), ctypes.c_int
+    return wait

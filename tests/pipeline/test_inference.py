@@ -1,0 +1,96 @@
+"""How frames come to answers on a session with several runs in flight: in a thread a lane, and without preparing between frames."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from coded_cameras import CodedFile, Lane, LanedSession, Pairs, ReadingSession, reading_predictor
+
+from jetlens.pipeline.inference import InFlight, LanedInference, gpu_lanes
+from jetlens.pipeline.live import LiveOptions, LivePipeline
+
+
+class AskedSession(LanedSession):
+    """Keeps which batches it was asked for."""
+
+    def __init__(self, lanes: int, largest: int) -> None:
+        super().__init__(lanes)
+        self.asked: list[int] = []
+        self._arrays = [np.zeros((largest, *self.inputs[0].shape[1:]), np.uint8) for _ in range(lanes)]  # type: ignore[arg-type]
+
+    def lane(self, batch: int = 1) -> Any:
+        self.asked.append(batch)
+        return super().lane(batch)
+
+
+@pytest.mark.parametrize(
+    ("largest", "sizes"), [(1, (1,)), (5, (1, 2, 3, 4, 5)), (16, (2, 4, 6, 8, 10, 12, 14, 16)), (20, (3, 6, 9, 12, 15, 18, 20))]
+)
+def test_few_sizes_are_made_ready_in_every_lane_and_no_other_is_asked_for(largest: int, sizes: tuple[int, ...]) -> None:
+    session = AskedSession(3, largest)
+    inference = LanedInference(reading_predictor(session), 3)
+    inference.warm(largest)
+    assert session.asked == [size for size in sizes for _ in range(3)]
+    assert session.lent == 0
+    session.asked.clear()
+    [(workers, steps)] = inference.stages()
+    assert workers == 3
+    source = list(CodedFile(1, largest))
+    for count in range(1, largest + 1):
+        flight = InFlight([frame.image_rgb for frame in source[:count]])
+        for _, step in steps:
+            step(flight)
+        assert len(inference.answers(flight)) == count
+    assert set(session.asked) <= set(sizes)
+    assert session.lent == 0
+
+
+def test_cameras_wait_for_no_batch_to_be_made_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    warmed: list[int] = []
+    monkeypatch.setattr(LanedInference, "warm", lambda inference, largest: warmed.append(largest))
+
+    class Camera(CodedFile):
+        def status(self) -> None:
+            """Makes it a camera."""
+
+    for source in (CodedFile(0, 1), Camera(0, 1)):
+        LivePipeline([source], reading_predictor(LanedSession(2)), Pairs(), options=LiveOptions(4, lanes=2))
+    assert warmed == [4]
+
+
+def test_frames_are_prepared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = reading_predictor(LanedSession(3))
+    preprocess, meeting = predictor.task.preprocess, threading.Barrier(3, timeout=10)
+
+    def together(images: Any, out: Any = None) -> Any:
+        meeting.wait()
+        return preprocess(images, out)
+
+    monkeypatch.setattr(predictor.task, "preprocess", together)
+    pairs = Pairs()
+    LivePipeline([CodedFile(0, 30)], predictor, pairs, options=LiveOptions(1, lanes=3)).run()
+    assert (pairs.wrong, pairs.numbers) == (0, {0: list(range(30))})
+
+
+def test_a_run_whose_answer_cannot_be_read_ends_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong answer is the model's fault and no passing failure of one run."""
+    monkeypatch.setattr(Lane, "result", lambda lane: (lane.release(), {"detections": np.zeros((0, 1, 6), np.float32)})[1])
+    session = LanedSession(2)
+    pipeline = LivePipeline([CodedFile(0, 50)], reading_predictor(session), Pairs(), options=LiveOptions(1, lanes=2))
+    with pytest.raises(Exception, match="answers for 0 pictures"):
+        pipeline.run()
+    assert session.lent == 0
+
+
+@pytest.mark.parametrize(("cores", "lanes"), [(1, 3), (6, 3), (8, 4), (16, 8), (128, 8)])
+def test_lanes_by_the_cores(cores: int, lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jetlens.pipeline.inference._cores", lambda: cores)
+    assert gpu_lanes() == lanes
+
+
+def test_a_session_that_answers_at_once_prepares_in_one_thread() -> None:
+    [(preparing, _), (inferring, _)] = LivePipeline([CodedFile(0, 1)], reading_predictor(ReadingSession()), Pairs())._inferences[0].stages()
+    assert (preparing, inferring) == (1, 1)
