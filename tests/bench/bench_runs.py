@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from jetlens.backends.base import RunFacts
-from jetlens.bench.records import Block, Case, Measurement, Run
+from jetlens.bench.records import Block, Case, Gate, Measurement, Run
 
 CASE = Case("m", "onnxruntime", "fp32")
 FACTS = RunFacts("onnxruntime", "1.0", "CPUExecutionProvider", "a processor", "fp32")
+PASSED = (Gate("numeric", True, "as the reference"),)
 NOISE = Path(__file__).with_name("noise.json")
 
 
@@ -28,7 +29,7 @@ def block(*answers_ms: float, decode_ms: float = 1.0, yardstick_ms: float = 0.2,
 
 
 def measurement(*blocks: Block, case: Case = CASE, **changed: Any) -> Measurement:
-    made = Measurement(case, FACTS, "model", "input", 10.0, 5.0, blocks=blocks, planned=len(blocks))
+    made = Measurement(case, FACTS, "model", "input", 10.0, 5.0, blocks=blocks, planned=len(blocks), gates=PASSED)
     return replace(made, **changed)
 
 

@@ -115,6 +115,78 @@ def test_an_int8_file_of_another_preprocessing_is_refused(model: Path, capsys: A
     assert run.measurements[1].refused.startswith("numeric gate")
 
 
+DETECT = ["bench", "orange-detect", "--backends", "onnxruntime", *QUICK]
+
+
+@pytest.fixture
+def no_map(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("JETLENS_CACHE", str(tmp_path / "cache"))  # where a choice for a shipped model would go
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+
+
+def test_without_the_package_of_a_score_times_and_agreement_are_kept(no_map: None, tmp_path: Path, capsys: Any) -> None:
+    output = tmp_path / "run.json"
+    code, out, err = call(capsys, *DETECT, "--output", str(output))
+    assert code == 0
+    assert "accuracy not measured: mAP needs faster_coco_eval" in err.splitlines()[0]
+    assert "pip install 'jetlens[map]'" in out
+    assert "numeric passed" in out
+    assert "not measured" in out
+    assert read_run(output).measurements[0].blocks
+    code, out, _ = call(capsys, *DETECT, "--json")
+    row = json.loads(out)
+    assert code == 0
+    assert (row["doubt"], row["accuracy"], row["deviation"]["matched_boxes"]) == ("accuracy not measured", {}, 1.0)
+    assert "jetlens[map]" in row["unscored"]
+
+
+@pytest.mark.parametrize("asked", [["--choose"], ["--data", "orange-line"]])
+def test_what_needs_the_score_is_refused_before_anything_is_loaded(asked: list[str], no_map: None, capsys: Any) -> None:
+    code, out, err = call(capsys, *DETECT, *asked)
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    assert "pip install 'jetlens[map]'" in err
+    assert "--pictures 0" in err
+
+
+def test_without_package_and_reference_nothing_could_be_checked(no_map: None, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr("jetlens.cli.bench.reference_case", lambda model, path: None)
+    code, out, err = call(capsys, *DETECT)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "--pictures 0" in err
+    code, out, err = call(capsys, *DETECT, "--pictures", "0", "--choose")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "--choose" in err
+    code, out, _ = call(capsys, *DETECT, "--pictures", "0")
+    assert code == 0
+    assert "answers not checked" in out
+
+
+def test_labelled_pictures_that_cannot_be_read_are_named_at_once(tmp_path: Path, capsys: Any) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (80, 60)).save(tmp_path / "a.png")
+    code, out, err = call(capsys, *DETECT, "--images", str(tmp_path), "--data", str(tmp_path / "absent"))
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "absent" in err
+
+
+@pytest.mark.parametrize("suffix", ["html", "md"])
+def test_a_report_of_nothing_but_failures_is_one_line_and_no_page(suffix: str, tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip("jinja2")
+    record, page = tmp_path / "run.json", tmp_path / f"page.{suffix}"
+    asked = ["--backends", "onnxruntime", "--precisions", "bf16", "--pictures", "0", "--output", str(record)]
+    code, _, err = call(capsys, "bench", "orange-grade", *asked, *QUICK)
+    assert code == 1
+    assert "next: jetlens report" not in err
+    code, out, err = call(capsys, "report", str(record), "--output", str(page))
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "run.json" in err
+    assert "every row failed" in err
+    assert "precision bf16 was asked for" in err
+    assert not page.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

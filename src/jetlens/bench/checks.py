@@ -18,12 +18,16 @@ from jetlens.bench.labelled import keep
 from jetlens.bench.records import Case, Gate, Measurement
 from jetlens.bench.taps import LOGITS
 from jetlens.deviation import DARKER, judge
+from jetlens.errors import MissingDependencyError
 from jetlens.evaluate import ORANGE_LINE, dataset
+from jetlens.registry import require
 from jetlens.spec import ModelSpec
 
 __all__ = ["Checks", "Labelled", "Reference", "difference"]
 
 HEADLINES = {"classification": "top1", "detection": "map50", "segmentation": "miou"}
+_PACKAGES = {"detection": ("faster_coco_eval", "map", "mAP")}
+"""What a task's score stands on, the extra that brings it, and the score."""
 _ONE_SIDED = 1.64  # 95 %
 
 
@@ -61,7 +65,7 @@ class Checks:
 
     Attributes:
         budget: how much of the headline metric may be lost against the reference.
-        labelled: None measures no accuracy.
+        labelled: None measures no accuracy, as where the package of the score is missing, and ``unscored`` says so.
         recorded: the accuracy that the sidecar promises on this data, by metric.
         case: the reference, None where no fp32 runtime is here.
     """
@@ -73,7 +77,17 @@ class Checks:
     labelled: Labelled | None = None
     recorded: Mapping[str, float] = field(default_factory=dict)
     reference: Reference | None = None
+    unscored: str = field(default="", init=False)
     _drawn: tuple[Path, str] | None = None  # a run's folder of drawn pictures, and their hash
+
+    def __post_init__(self) -> None:
+        if self.labelled is None or self.spec.task not in _PACKAGES:
+            return
+        package, extra, score = _PACKAGES[self.spec.task]
+        try:
+            require(package, extra=extra, why=score)
+        except MissingDependencyError as error:
+            self.labelled, self.unscored = None, str(error)
 
     @property
     def title(self) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jetlens.bench.figures import calls_ms, images_per_s
+from jetlens.bench.figures import calls_ms, doubt, images_per_s
 from jetlens.bench.records import Case, Measurement, Run
 from jetlens.bench.verdict import row_verdict
 from jetlens.choice import Choice, machine_name
@@ -27,9 +27,13 @@ def choose(
         files: what each case ran, which for fp16 and int8 is a file of its own.
 
     Raises:
-        GateError: no row may be shown, or none keeps the target.
+        GateError: no row may be shown, none was checked, or none keeps the target.
     """
     rows = [row for row in run.measurements if not row.refused and row.complete and row.blocks]
+    doubts = [doubt(run, row) for row in rows]
+    if rows and all(doubts):
+        raise GateError(f"nothing to choose: {doubts[0]}{f': {run.unscored}' if run.unscored else ''}")
+    rows = [row for row, words in zip(rows, doubts, strict=True) if not words]
     why = {}
     if fps is not None:
         verdicts = {row.case: row_verdict(run, row, fps, p99_ms) for row in rows}

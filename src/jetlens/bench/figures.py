@@ -19,6 +19,7 @@ __all__ = [
     "Undisturbed",
     "block_medians",
     "calls_ms",
+    "doubt",
     "drop_rate",
     "gpu_percent",
     "images_per_s",
@@ -180,6 +181,13 @@ def ties(run: Run) -> dict[int, int]:
         highest = max(highest, high)
         ranks[number] = rank
     return ranks
+
+
+def doubt(run: Run, row: Measurement) -> str:
+    """What was not checked of a row, in words; empty where all was that was asked for."""
+    if not (row.gates or row.accuracy):
+        return "answers not checked"
+    return "accuracy not measured" if run.unscored and not row.accuracy else ""
 
 
 def mean_power_w(run: Run, row: Measurement) -> float | None:

@@ -221,6 +221,7 @@ class Run:
         idle: the same before the work began.
         overhead_ms: what the bench's own clock readings add to one call.
         reference: the case whose outputs the others are compared with; empty if there is none.
+        unscored: why the accuracy that was asked for could not be measured; empty where it was, or was not asked for.
         stream: of a video or camera its name, size, rate, frames and hash, the task, the network's size and what is known of the GPU.
     """
 
@@ -241,6 +242,7 @@ class Run:
     idle: Mapping[str, Any] = field(default_factory=dict)
     overhead_ms: float = 0.0
     reference: str = ""
+    unscored: str = ""
     stream: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

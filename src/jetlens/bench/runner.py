@@ -125,6 +125,7 @@ def measure(plan: Plan, *, save: Callable[[Run], None] = lambda run: None, said:
         machine=asdict(machine()),
         state_before=dict(read_state().as_dict()),
         overhead_ms=overhead_ms(),
+        unscored=plan.checks.unscored if plan.checks else "",
         stream={name: value for name, value in (plan.stream or {}).items() if name != "open"},
     )
     with ExitStack() as stack:
@@ -191,7 +192,7 @@ class _Bench:
         """Gives all cases turns."""
         timed = [running for running in self._running if not running.measurement.refused]
         with Sampler() as self._sampler:
-            for turn in range(self._plan.blocks):
+            for turn in range(self._plan.blocks if timed else 0):
                 # Each turn begins with another case, so that none always follows the same one.
                 for place in range(len(timed)):
                     running = timed[(turn + place) % len(timed)]

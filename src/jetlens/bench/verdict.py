@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jetlens.bench.figures import calls_ms, drop_rate, images_per_s, stage_medians
+from jetlens.bench.figures import calls_ms, doubt, drop_rate, images_per_s, stage_medians
 from jetlens.bench.records import SCOPES, Measurement, Run
 from jetlens.errors import UsageError
 
@@ -61,6 +61,7 @@ def row_verdict(run: Run, row: Measurement, fps: float, p99_ms: float | None = N
         f"{rate:.1f} images/s",
         f"dropped {dropped:.1%}" if run.scenario == "camera" else "",
         f"most time in {limit}: {time:.2f} of {sum(stages.values()):.2f} ms",
+        doubt(run, row),
         "" if row.complete else f"incomplete: {len(row.blocks)} of {row.planned} blocks",
     ]
     return Verdict(passed, ", ".join(part for part in parts if part), p99)

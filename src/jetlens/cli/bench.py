@@ -14,7 +14,7 @@ from jetlens.backends.base import Precision
 from jetlens.bench.cases import case_paths, installed_backends, make_cases, own_precision, reference_case
 from jetlens.bench.checks import Checks, Labelled
 from jetlens.bench.choose import choose
-from jetlens.bench.figures import summary
+from jetlens.bench.figures import doubt, summary
 from jetlens.bench.files import write_run
 from jetlens.bench.inputs import find_pictures
 from jetlens.bench.records import SCOPES, Case, Mode, Run, Scenario, Scope
@@ -27,8 +27,8 @@ from jetlens.cli.bench_streams import StreamRequest, measure_streams, scenario_o
 from jetlens.cli.bench_table import show
 from jetlens.cli.terminal import tell, wide_console
 from jetlens.data.samples import is_orange_line_model
-from jetlens.errors import BackendError, GateError, JetlensError, OutputError, UsageError
-from jetlens.evaluate import ORANGE_LINE
+from jetlens.errors import BackendError, GateError, JetlensError, MissingDependencyError, OutputError, UsageError
+from jetlens.evaluate import ORANGE_LINE, dataset
 from jetlens.graph import read_graph
 from jetlens.predictor import model_path
 from jetlens.spec import ModelSpec, read_model
@@ -110,6 +110,8 @@ def command(
     kind, fps = _scenario(scenario, [case.batch for case in cases], [case.lanes for case in cases])
     chosen_pictures = find_pictures(spec, images, data, count or _TIMED, layout=layout)
     reference = reference_case(model, path)
+    checks = Checks(spec, chosen_pictures.names, reference, budget / 100, *_accuracy(spec, data, images, 0 if limits else pictures, layout))
+    _check_checks(checks, data, chosen, said)
     plan = Plan(
         cases=cases,
         paths=case_paths([*cases, *([reference] if reference else [])], path, said),
@@ -120,7 +122,7 @@ def command(
         blocks=blocks or 10,
         block_s=block_seconds or 0.5,
         threads=threads,
-        checks=Checks(spec, chosen_pictures.names, reference, budget / 100, *_accuracy(spec, data, pictures, layout)),
+        checks=checks,
         command=("jetlens", *sys.argv[1:]),
     )
     if limits is not None:
@@ -128,13 +130,18 @@ def command(
         return
     run = measure(plan, save=save, said=said)
     _print(run, as_json)
-    _point_to(output, as_json, f"next: jetlens report {output} --output report.html")
+    _point_to(output, as_json, _next(run, output))
     _conclude(run, path, target_fps, target_p99, plan.paths if chosen else None, as_json)
 
 
 def _point_to(output: Path | None, as_json: bool, hint: str) -> None:
     if output is not None and not as_json:
         tell(f"raw values: {output}; {hint}")
+
+
+def _next(run: Run, output: Path | None) -> str:
+    """What to do with a record."""
+    return "every row failed" if all(row.failed for row in run.measurements) else f"next: jetlens report {output} --output report.html"
 
 
 def _refuse(scenario: str, flags_of_calls: Mapping[str, object]) -> None:
@@ -201,11 +208,27 @@ def _scenario(text: str, batches: list[int], lanes: list[int]) -> tuple[Scenario
     return "camera", fps
 
 
-def _accuracy(spec: ModelSpec, data: str | None, pictures: int, layout: str | None) -> tuple[Labelled | None, dict[str, float]]:
+def _check_checks(checks: Checks, data: str | None, chosen: bool, said: Callable[[str], None]) -> None:
+    """Says what cannot be checked here before anything is loaded, and refuses what would be worth nothing without it."""
+    if checks.unscored and (data or chosen or checks.case is None):
+        raise MissingDependencyError(f"{checks.unscored}; --pictures 0 measures without accuracy")
+    if chosen and checks.case is None and checks.labelled is None:
+        raise BackendError(
+            "--choose has nothing to check rows by: pip install 'jetlens[cpu]' for a reference, or give labelled pictures with --data"
+        )
+    if checks.unscored:
+        said(f"accuracy not measured: {checks.unscored}")
+
+
+def _accuracy(
+    spec: ModelSpec, data: str | None, images: Path | None, pictures: int, layout: str | None
+) -> tuple[Labelled | None, dict[str, float]]:
     """What is scored, and what the sidecar promises where it was measured on the same data."""
     chosen = data or (ORANGE_LINE if is_orange_line_model(spec) else None)
     if chosen is None or pictures == 0:
         return None, {}
+    if images is not None:
+        dataset(chosen, spec, pictures, layout=layout)  # opened for its faults, which were told late otherwise: nothing has read it yet
     same = spec.accuracy.get("data") == chosen
     recorded = {name: float(value) for name, value in spec.accuracy.items() if same and isinstance(value, float)}
     return Labelled(chosen, pictures, layout), recorded
@@ -244,6 +267,7 @@ def _print(run: Run, as_json: bool) -> None:
         if row.refused:
             typer.echo(json.dumps({**head, "refused": row.refused}))
             continue
+        head |= {"doubt": doubt(run, row), "unscored": run.unscored}
         proof = {"deviation": dict(row.deviation), "accuracy": dict(row.accuracy), "intervals": dict(row.intervals)}
         memory = {"peak_rss_mib": row.memory.peak, "device_mib": row.memory.device, "engine_mib": row.memory.engine}
         typer.echo(json.dumps({**head, **summary(run, row), **memory, **proof}))

@@ -141,7 +141,12 @@ def _proof(run: Run) -> Table:
     for row in run.measurements:
         if row.deviation or row.accuracy:
             gates = ", ".join(f"{gate.name} {'passed' if gate.passed else 'FAILED'}" for gate in row.gates)
-            cells = (row.case.title, ", ".join(_deviation(row.deviation)), ", ".join(_accuracy(row)), gates)
+            cells = (
+                row.case.title,
+                ", ".join(_deviation(row.deviation)),
+                ", ".join(_accuracy(row)) or ("not measured" if run.unscored else ""),
+                gates,
+            )
             table.add_row(*(Text(printable(cell)) for cell in cells))
     return table
 
@@ -181,6 +186,10 @@ def _notes(run: Run) -> Iterator[str]:
     pictures = max((int(row.accuracy.get("pictures", 0)) for row in run.measurements), default=0)
     if pictures:
         yield f"accuracy on {pictures} pictures, with 95 % intervals"
+    if run.unscored:
+        yield f"accuracy not measured: {run.unscored}"
+    if any(row.blocks and not row.gates for row in run.measurements):
+        yield "answers not checked: no reference ran and no labelled pictures were scored"
     ranks = figures.ties(run)
     if len(set(ranks.values())) < len(ranks):
         yield "rows that share a number (=) are ties: the intervals of their best latency overlap"

@@ -52,12 +52,15 @@ def headline(run: Run, found: Sequence[Row]) -> str:
     """One sentence: what is the fastest that passed, by how much, and how many were refused."""
     shown = [row for row in found if row.p50_ms is not None]
     refused = [row.title for row in found if row.refused]
+    if found and all(row.measurement.failed for row in found):
+        return f"No case ran: {found[0].title}: {found[0].refused}."
     if not shown:
         return f"No case passed its gates: {', '.join(refused) or 'none was measured'}."
     best = shown[0]
     ties = [row.title for row in shown if row.rank == best.rank]
     names = best.title if len(ties) == 1 else f"{' and '.join(ties)} (a tie)"
-    text = f"Fastest of those that passed: {names}, p50 {number(best.p50_ms, 'ms')}, {number(best.figures['images_per_s'])} images/s"
+    doubt = figures.doubt(run, best.measurement)
+    text = f"Fastest {f'({doubt})' if doubt else 'of those that passed'}: {names}, p50 {number(best.p50_ms, 'ms')}, {number(best.figures['images_per_s'])} images/s"
     other = row_of(found, run.reference)
     if other is not None and other.rank != best.rank and best.p50_ms and other.p50_ms:
         text += f"; {number(other.p50_ms / best.p50_ms, digits=2)} times as fast as {other.title}"
@@ -117,7 +120,7 @@ def tensorrt(found: Sequence[Row]) -> list[str]:
 
 def warnings(run: Run, found: Sequence[Row]) -> list[str]:
     """What a reader must know before believing a number."""
-    told = []
+    told = [f"Accuracy was not measured: {run.unscored}."] if run.unscored else []
     if not run.complete:
         done, planned = run.counts
         told.append(f"Incomplete: {done} of {planned} blocks ran, so nothing here is final.")

@@ -8,7 +8,7 @@ from typing import Any
 
 from jetlens import __version__
 from jetlens.bench.records import Run
-from jetlens.errors import plain_line
+from jetlens.errors import BackendError, plain_line
 from jetlens.registry import require
 from jetlens.report.findings import SOURCES, THEORY
 from jetlens.report.markdown import plain, table
@@ -33,8 +33,10 @@ def html_page(runs: Mapping[str, Run], verdicts: Mapping[str, Verdicts], trtexec
         trtexec: for each log of trtexec what it reports.
 
     Raises:
+        BackendError: every row failed.
         MissingDependencyError: Jinja is not installed.
     """
+    _check_measured(runs)
     shown = []
     for name, run in runs.items():
         seen = view(run, name)
@@ -69,7 +71,8 @@ def render(template: str, **values: Any) -> str:
 
 
 def markdown_page(runs: Mapping[str, Run], verdicts: Mapping[str, Verdicts], trtexec: Mapping[str, Mapping[str, str]]) -> str:
-    """The same in Markdown, without charts and pictures; for the arguments see ``html_page``."""
+    """The same in Markdown, without charts and pictures; for the arguments and errors see ``html_page``."""
+    _check_measured(runs)
     parts = [f"# {plain(_title(runs))}"]
     for name, run in runs.items():
         seen = view(run, name)
@@ -95,6 +98,19 @@ def markdown_page(runs: Mapping[str, Run], verdicts: Mapping[str, Verdicts], trt
     parts += [f"## trtexec: {plain(name)}\n\n{table(('fact', 'value'), list(facts.items()))}" for name, facts in trtexec.items()]
     parts += _questions({name: view(run, name) for name, run in runs.items()})
     return "\n\n".join(parts) + "\n"
+
+
+def _check_measured(runs: Mapping[str, Run]) -> None:
+    """Refuses runs, by the name of their file, of which no row ran.
+
+    Raises:
+        BackendError: why the first row failed.
+    """
+    found = [(name, row) for name, run in runs.items() for row in run.measurements]
+    if found and all(row.failed for _, row in found):
+        (name, first), more = found[0], len(found) - 1
+        others = f" (and {more} more row{'s' if more > 1 else ''})" if more else ""
+        raise BackendError(f"nothing to report, every row failed: {name}: {first.case.title}: {first.failed}{others}")
 
 
 def _questions(shown: Mapping[str, RunView]) -> list[str]:

@@ -109,7 +109,7 @@ def view(run: Run, name: str) -> RunView:
         score_name=score,
         headline=findings.headline(run, found),
         warnings=tuple(findings.warnings(run, found)),
-        rows=tuple(_table_row(row) for row in found),
+        rows=tuple(_table_row(row, "not measured" if run.unscored else NOT_KNOWN) for row in found),
         charts=tuple(chart for chart in _charts(run, found) if chart.svg),
         input_sha256=", ".join(digest[:16] for digest in hashes) or NOT_KNOWN,
         reference=run.reference or "no reference",
@@ -142,7 +142,8 @@ def _caption(run: Run) -> str:
     )
 
 
-def _table_row(row: Row) -> TableRow:
+def _table_row(row: Row, score: str) -> TableRow:
+    """``score``: what stands where the row has none."""
     f, memory = row.figures, row.measurement.memory
     interval = f["interval"]
     speed = (
@@ -154,7 +155,6 @@ def _table_row(row: Row) -> TableRow:
         number(f["images_per_s"]),
         number(f["first_ms"], "ms"),
     )
-    score = NOT_KNOWN
     if row.score:
         _, value, within = row.score
         pictures = row.measurement.accuracy.get("pictures")
