@@ -291,6 +291,17 @@ def test_a_video_gives_as_many_frames_at_the_same_rate_and_size(run: Run) -> Non
     assert sorted(os.listdir(".")) == ["predictions", "v-2.mp4", "v.mp4"]
 
 
+def test_a_video_with_a_decoder_of_choice(run: Run) -> None:
+    video("clip.mp4")
+    status, out, _ = run("clip.mp4#decoder=av", "--output", ".")
+    assert status == 0
+    assert "12 frames" in out
+    assert sorted(path.name for path in Path().glob("*.mp4")) == ["clip-2.mp4", "clip.mp4"], "the input is never written over"
+    status, _, err = run("clip.mp4#decoder=best")
+    assert status == 2
+    assert "known: auto, av, cv2" in err
+
+
 def test_json_of_a_video_is_one_object_a_frame(run: Run) -> None:
     video("v.mp4", 5)
     code, out, err = run("v.mp4", "--json")

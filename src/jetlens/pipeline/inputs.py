@@ -15,6 +15,7 @@ from jetlens.fetch import fetch, is_url
 from jetlens.frame import Image
 from jetlens.imagefile import NETWORK_MAX_PIXELS, load_image
 from jetlens.media.base import Source
+from jetlens.media.hardware import split_decoder
 from jetlens.media.images import WRITTEN_SUFFIXES
 from jetlens.media.live.address import shown
 from jetlens.media.sources import SOURCES, is_camera, is_video, list_files, open_source, scheme_of
@@ -79,17 +80,18 @@ def expand(texts: Iterable[str]) -> Iterator[Input | InputError]:
                 f"{shown(text)}: inputs are files, folders, patterns, image addresses (http://, https://) and test://, not {scheme}:"
             )
         else:
-            yield from _files(text)
+            place, _ = split_decoder(text)
+            yield from _files(place, text[len(place) :])
 
 
-def _files(text: str) -> Iterator[Input | InputError]:
+def _files(place: str, decoder: str) -> Iterator[Input | InputError]:
     try:
-        files = list_files(text)
+        files = list_files(place)
     except InputError as error:
         yield error
         return
     for file in files:
-        yield Input(str(file), str(file), "stream" if is_video(file) else "image")
+        yield Input(f"{file}{decoder}", str(file), "stream" if is_video(file) else "image")
 
 
 def _public(url: str) -> str:
@@ -103,7 +105,7 @@ class OutputNames:
 
     def __init__(self, folder: Path, inputs: Sequence[Input]) -> None:
         self._folder = folder
-        self._inputs = {identity for entry in inputs if entry.kind != "url" and (identity := _identity(Path(entry.text)))}
+        self._inputs = {identity for entry in inputs if entry.kind != "url" and (identity := _identity(Path(entry.name)))}
         self._given: set[str] = set()
 
     def image(self, entry: Input) -> Path:
