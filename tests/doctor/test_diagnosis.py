@@ -244,6 +244,7 @@ def test_the_decoder_that_decoded_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     answers = {"nvv4l2decoder": "it needs GStreamer", "nvdec": "", "nvcodec": "it needs GStreamer"}
     _answers(monkeypatch, {"decoders": answers})
     assert (media.decoder(desktop).ok, media.decoder(desktop).found) == (True, "nvdec")
+    assert media.decoder(desktop).means == "H.264 and H.265 are decoded in hardware"
     answers["nvdec"] = "invalid data"
     assert (media.decoder(desktop).ok, media.decoder(desktop).found) == (False, "nvdec: invalid data")
     assert "NVIDIA_DRIVER_CAPABILITIES" in media.decoder(desktop).remedy

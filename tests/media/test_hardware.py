@@ -22,6 +22,7 @@ from jetlens.media import gstdecoder, hardware, open_source
 from jetlens.media.gstdecoder import JetsonDecoder, NvcodecDecoder, decoder_pipeline
 from jetlens.media.hardware import HARDWARE, NvdecDecoder, split_decoder
 from jetlens.media.sources import open_video
+from jetlens.registry import Table
 
 av = pytest.importorskip("av")
 MakeVideo = Callable[..., Path]
@@ -107,6 +108,21 @@ def test_pictures_are_turned_upright(make_video: MakeVideo, monkeypatch: pytest.
     put_in(monkeypatch, "Sound")
     frames, name = read(path)
     assert name == "sound h264"
+    assert same(frames, software)
+
+
+@pytest.mark.parametrize("encoder", ["libx264", "libx265"])
+@pytest.mark.parametrize("name", HARDWARE)
+def test_small_pictures_of_both_codecs_are_given_to_hardware(
+    make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch, name: str, encoder: str
+) -> None:
+    if encoder not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {encoder}")
+    path = make_video("v.mp4", 3, codec=encoder)
+    software, said = read(path, "av")
+    monkeypatch.setattr(hardware, "HARDWARE", Table("hardware decoder", {name: "stand_ins:Sound"}))
+    frames, chosen = read(path)
+    assert chosen == said.replace("pyav", name)
     assert same(frames, software)
 
 

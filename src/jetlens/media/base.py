@@ -28,7 +28,7 @@ class StreamInfo:
         fps: nominal frames in a second; 0 where pictures have no rate.
         frames: how many frames the header promises (only what decodes counts), or None where it does not say.
         name: the file or address as the user gave it.
-        decoder: what turns bytes into pixels, such as ``pyav h264`` or ``nvdec h264``, and why it is not hardware that is here.
+        decoder: what turns bytes into pixels, such as ``pyav h264`` or ``nvdec h264``, and why hardware that was tried does not.
     """
 
     size_hw: tuple[int, int]

@@ -132,11 +132,8 @@ class GstreamerDecoder(GstreamerPipeline):
             data = np.frombuffer(mapped.data, np.uint8)
             luma = data[: cuts[0]].reshape(-1, stride)[:height, :width]
             first = data[cuts[0] : cuts[0] + cuts[1]].reshape(half_high, other)
-            if interleaved:
-                chroma = first[:, 0 : 2 * half_wide : 2], first[:, 1 : 2 * half_wide : 2]
-            else:
-                second = data[cuts[0] + cuts[1] : sum(cuts)].reshape(half_high, other)
-                chroma = first[:, :half_wide], second[:, :half_wide]
+            second = data[cuts[0] + cuts[1] : sum(cuts)].reshape(-1, other)
+            chroma = (first[:, : 2 * half_wide],) if interleaved else (first[:, :half_wide], second[:, :half_wide])
             frame = planar_frame(self._av, self._reference, luma, chroma)
         finally:
             buffer.unmap(mapped)
