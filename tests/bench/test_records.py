@@ -1,9 +1,10 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bench_runs import CASE, block, measurement, run
+from bench_runs import CASE, FACTS, block, measurement, run
 
 from jetlens.bench import figures
 from jetlens.bench.files import read_run, write_run
@@ -59,6 +60,30 @@ def test_energy_is_what_a_picture_takes_above_idle() -> None:
     taken = run(row, samples=at(12.0, 10.0), idle=at(4.0, 0.0))
     assert figures.mean_power_w(taken, row) == pytest.approx(12.0)
     assert figures.joules_per_image(taken, row) == pytest.approx((12 - 4) * 2 / 40)
+
+
+@pytest.mark.parametrize(
+    ("rails", "provider", "known"),
+    [
+        (("GPU 1 (NVML)",), "CPUExecutionProvider", False),
+        (("GPU 1 (NVML)",), "torch cpu", False),
+        (("GPU 1 (NVML)",), "torch cuda", True),
+        (("GPU 1 (NVML)",), "TensorRT", True),
+        (("package-0 (RAPL)", "GPU 1 (NVML)"), "torch cpu", True),
+        (("VDD_GPU_SOC", "VDD_CPU_CV"), "torch cpu", True),
+    ],
+)
+def test_the_gpus_power_is_not_a_processor_cases(rails: tuple[str, ...], provider: str, known: bool) -> None:
+    from jetlens.device.reading import Reading, power_label
+    from jetlens.device.sampling import Samples
+
+    def at(watts: float, begin: float) -> dict[str, object]:
+        readings = tuple(Reading(at_s=begin + i / 10, rails_w=dict.fromkeys(rails, watts), whole=rails) for i in range(31))
+        return dict(Samples("made up", power_label(rails), "", 0.1, 0.0, readings).as_dict())
+
+    row = measurement(Block(10.5, 2.0, 40, (50.0,) * 40, {"compute": (50.0,) * 40}), facts=replace(FACTS, provider=provider))
+    found = figures.summary(run(row, samples=at(12.0, 10.0), idle=at(4.0, 0.0)), row)
+    assert [found[name] is not None for name in ("mean_power_w", "joules_per_image")] == [known, known]
 
 
 def test_rows_whose_intervals_overlap_are_ties() -> None:

@@ -23,7 +23,7 @@ from jetlens.errors import GateError
 from jetlens.predictor import model_path
 from jetlens.report import findings
 from jetlens.report.rows import rows
-from jetlens.report.view import view
+from jetlens.report.view import views
 from jetlens.spec import read_model
 
 WHY = "mAP needs faster_coco_eval, which is not installed: pip install 'jetlens[map]'"
@@ -88,7 +88,7 @@ def test_a_row_that_nothing_was_checked_of_says_so() -> None:
 def test_a_verdict_and_a_report_say_what_was_not_measured() -> None:
     made = run(ROW, unscored=WHY)
     assert verdict(made, 30).line.endswith("accuracy not measured")
-    shown = view(made, "r.json")
+    shown = views({"r.json": made})["r.json"]
     assert shown.rows[0].rest[0] == "not measured"
     assert shown.headline.startswith("Fastest (accuracy not measured): onnxruntime fp32")
     assert any(WHY in line for line in shown.warnings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,6 +17,7 @@ pytest.importorskip("jinja2", reason="Jinja is not installed: pip install 'jetle
 
 from made_runs import picture, row, run
 
+from jetlens.bench.figures import summary as summary_of
 from jetlens.bench.files import write_run
 from jetlens.bench.records import Gate
 from jetlens.cli import main
@@ -94,6 +96,34 @@ def test_the_verdict_comes_first_and_a_refused_row_shows_its_failure() -> None:
     assert text.index("30 frames/s: yes") < text.index("Fastest of those that passed") < text.index("<h2>Measured")
     assert 'colspan="7">numeric gate: top-1 agrees on 71 %' in text
     assert "2.00 ms" not in text  # the refused row's p50
+
+
+def test_the_figure_that_ranks_rows_stands_beside_the_rank() -> None:
+    measured = run(row("pytorch", 8.5), row("tensorrt", 1.5))
+    best = summary_of(measured, measured.measurements[1])["undisturbed_ms"]
+    for text in (html_page({"r": measured}, {}, {}), markdown_page({"r": measured}, {}, {})):
+        assert f"1 (best {best:.2f} ms)" in text
+        assert "ranked by the best latency" in text
+
+
+def test_every_model_file_keeps_its_own_hash() -> None:
+    fp16 = row("a", 3, facts=replace(row("a", 3).facts, precision="fp16"), model_sha256="f" * 64)  # type: ignore[type-var]
+    text = markdown_page({"r": run(row("a", 3), row("b", 3), fp16)}, {}, {})
+    assert f"- model cat, fp32: sha256 {'a' * 64}\n- model cat, fp16: sha256 {'f' * 64}\n" in text
+    assert f"- model cat: sha256 {'a' * 64}\n" in markdown_page({"r": run(row("a", 3), row("b", 3))}, {}, {})
+
+
+def test_a_page_of_several_records_joins_them_in_its_conclusions() -> None:
+    one, two = (run(row(name, ms), machine={"cpu": "x"}) for name, ms in (("pytorch", 8.5), ("tensorrt", 0.5)))
+    for text in (html_page({"one": one, "two": two}, {}, {}), markdown_page({"one": one, "two": two}, {}, {})):
+        assert "times as fast as pytorch fp32 of one" in text
+        assert "No TensorRT case was measured" not in text
+
+
+def test_accuracy_is_drawn_with_its_interval() -> None:
+    held = {"intervals": {"top1": (0.85, 0.95)}}
+    assert html_page({"r": run(row("a", 3, **held), row("b", 9, **held))}, {}, {}).count('class="line within"') == 2
+    assert 'class="line within"' not in html_page({"r": run(row("a", 3), row("b", 9))}, {}, {})
 
 
 def test_the_five_questions_are_answered() -> None:

@@ -28,6 +28,8 @@ __all__ = [
     "mean_power_w",
     "median_interval",
     "noise",
+    "on_gpu",
+    "scope_medians",
     "stage_medians",
     "stage_sum_error",
     "summary",
@@ -90,6 +92,11 @@ def stage_medians(row: Measurement) -> dict[str, float]:
     """The median time of each stage in ms, in the order they run."""
     found = {stage: [block.stages_ms[stage] for block in row.blocks if stage in block.stages_ms] for stage in STAGES}
     return {stage: float(np.median(np.concatenate(parts))) for stage, parts in found.items() if parts}
+
+
+def scope_medians(run: Run, row: Measurement) -> dict[str, float]:
+    """Those of the stages that the latency covers; all of them where calls are not split by scope."""
+    return {stage: time for stage, time in stage_medians(row).items() if stage in SCOPES[run.scope] or run.scenario != "single"}
 
 
 def stage_sum_error(row: Measurement) -> float:
@@ -190,24 +197,38 @@ def doubt(run: Run, row: Measurement) -> str:
     return "accuracy not measured" if run.unscored and not row.accuracy else ""
 
 
+def on_gpu(row: Measurement) -> bool:
+    """Whether the network really ran on a GPU."""
+    return row.facts is not None and any(word in row.facts.provider.casefold() for word in ("cuda", "tensorrt", "gpu"))
+
+
 def mean_power_w(run: Run, row: Measurement) -> float | None:
-    """Average power while this case computed; None where the machine cannot say."""
+    """Average power while this case computed; None where the machine cannot say, or says it of another part than the case ran on."""
     if not run.samples:
         return None
     samples = Samples.from_dict(run.samples)
+    if not _covered(samples, row):
+        return None
     parts = [(samples.power_w(b.started_s, b.started_s + b.wall_s), b.wall_s) for b in row.blocks]
     known = [(watts, wall_s) for watts, wall_s in parts if watts is not None]
     return sum(watts * wall_s for watts, wall_s in known) / sum(wall_s for _, wall_s in known) if known else None
 
 
 def joules_per_image(run: Run, row: Measurement) -> float | None:
-    """Energy of one picture above what the machine takes when idle; None where either cannot be known."""
+    """Energy of one picture above what the machine takes when idle; None where either cannot be known, as in ``mean_power_w``."""
     if not (run.samples and run.idle):
         return None
     samples, idle = Samples.from_dict(run.samples), Samples.from_dict(run.idle)
+    if not _covered(samples, row):
+        return None
     known = [(net_energy_j(samples, idle, b.started_s, b.started_s + b.wall_s), b.items) for b in row.blocks]
     pairs = [(joules, items) for joules, items in known if joules is not None]
     return sum(joules for joules, _ in pairs) / sum(items for _, items in pairs) if pairs else None
+
+
+def _covered(samples: Samples, row: Measurement) -> bool:
+    """Whether the power is of what the case ran on: a GPU's says nothing of a processor's work."""
+    return on_gpu(row) or not all(rail.endswith("(NVML)") for rail in samples.power_rail.split(" + "))
 
 
 def gpu_percent(run: Run, row: Measurement) -> tuple[float, float] | None:

@@ -161,7 +161,7 @@ class Measurement:
         accuracy: metric name to value, and ``pictures``, their number.
         intervals: 95 % of each of these over pictures drawn again.
         predictions: of the first pictures, ready for JSON.
-        overlays: the same pictures with the prediction drawn in, as base64 of JPEG files.
+        overlays: the same pictures with the prediction drawn in, as base64 of PNG files; pages show JPEG too.
         differences: how far each of these drawings is from the reference's, as base64 of PNG files.
         engine: what is known of the engine that the runtime built: layers by precision, build time, notes; empty where it builds none.
         failed: why the case could not run, or how it ended.

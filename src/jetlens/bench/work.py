@@ -198,7 +198,10 @@ class Work:
         return {**result.metrics, "pictures": result.count}, dict(result.intervals)
 
     def drawings(self, count: int) -> tuple[list[Mapping[str, Any]], list[str]]:
-        """The predictions of the first pictures, and the pictures with them drawn in, as base64 of PNG files."""
+        """The predictions of the first pictures, and the pictures with them drawn in, as base64 of PNG files.
+
+        Not JPEG: the difference from the reference's drawing is computed from these, and would be full of what JPEG lost.
+        """
         predictions: list[Mapping[str, Any]] = []
         drawn: list[str] = []
         for image in self._calls.images[:count]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,12 +67,19 @@ def bars(values: Mapping[str, Mapping[str, float]], unit: str, about: str) -> st
     return _svg(content, 14 + len(known) * _ROW + 24, about) + f'<ul class="legend">{legend}</ul>'
 
 
-def scatter(points: Mapping[str, tuple[float, float]], front: Iterable[str], x_name: str, y_name: str, about: str) -> str:
-    """Named points, x logarithmic; those of ``front`` are joined: nothing is better than they in both."""
+def scatter(
+    points: Mapping[str, tuple[float, float]],
+    front: Iterable[str],
+    x_name: str,
+    y_name: str,
+    about: str,
+    within: Mapping[str, tuple[float, float]] = MappingProxyType({}),
+) -> str:
+    """Named points, x logarithmic, with the interval of y where known; those of ``front`` are joined: nothing is better than they in both."""
     if not points:
         return ""
     height, top = 300, 16
-    xs, ys = [x for x, _ in points.values()], [y for _, y in points.values()]
+    xs, ys = [x for x, _ in points.values()], [y for _, y in points.values()] + [end for ends in within.values() for end in ends]
     to_x, ticks = _log_axis(min(xs), max(xs), left=70)
     margin = max(0.002, 0.15 * (max(ys) - min(ys)))
     low, high = min(ys) - margin, max(ys) + margin
@@ -93,9 +101,14 @@ def scatter(points: Mapping[str, tuple[float, float]], front: Iterable[str], x_n
     for name, (x, y) in points.items():
         px, py = to_x(x), to_y(y)
         content.append(f'<circle class="point" cx="{px:.1f}" cy="{py:.1f}" r="5"><title>{escape(name)}: {x:.3g}, {y:.4f}</title></circle>')
+        upper = py
+        if name in within:
+            lower, upper = (to_y(end) for end in within[name])
+            ends = f"M{px - 4:.1f} {lower:.1f}h8M{px - 4:.1f} {upper:.1f}h8"
+            content.append(f'<path class="line within" d="M{px:.1f} {lower:.1f}V{upper:.1f}{ends}"/>')
         half = 3.4 * len(name)
         centre = min(max(px, 70 + half), WIDTH - 4 - half)
-        text_y = _free(py - 10, centre - half, centre + half, taken)
+        text_y = _free(min(py - 10, upper - 5), centre - half, centre + half, taken)
         content.append(f'<text class="name" x="{centre:.1f}" y="{text_y:.1f}" text-anchor="middle">{escape(name)}</text>')
     return _svg(content, height, about)
 

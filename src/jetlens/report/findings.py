@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import median
+from types import MappingProxyType
 
 from jetlens.bench import figures
 from jetlens.bench.records import Run
+from jetlens.device.state import State, comparable
 from jetlens.report.rows import Row, number
 
 __all__ = ["SOURCES", "THEORY", "headline", "results", "row_of", "tensorrt", "warnings"]
@@ -36,6 +38,11 @@ SOURCES: Mapping[str, str] = {
     "TensorRT": "NVIDIA TensorRT documentation, chapters on performance best practices and on working with quantized types.",
 }
 """What the sentences above stand on."""
+
+Elsewhere = Mapping[str, tuple[Run, Sequence[Row]]]
+"""Records and their rows by the name of their file."""
+
+_MAY_DIFFER = ("memory_available_mib", "python")  # facts in which one machine differs from run to run
 
 _STAGE_NAMES = {
     "decode": "decoding the picture",
@@ -75,12 +82,12 @@ def results(run: Run, found: Sequence[Row]) -> list[str]:
     for row in found:
         if row.p50_ms is None:
             continue
-        stages = {name: row.figures["stages_ms"][name] for name in _STAGE_NAMES if name in row.figures["stages_ms"]}
+        stages = figures.scope_medians(run, row.measurement)
         if stages:
             slowest = max(stages, key=lambda name: stages[name])
             share = stages[slowest] / sum(stages.values())
             sentences.append(
-                f"{row.title}: most of the time goes to {_STAGE_NAMES[slowest]} ({number(stages[slowest], 'ms')}, {share:.0%})."
+                f"{row.title}: the largest part of the time goes to {_STAGE_NAMES[slowest]} ({number(stages[slowest], 'ms')}, {share:.0%})."
             )
     scored = [row for row in found if row.score]
     if scored:
@@ -95,15 +102,24 @@ def results(run: Run, found: Sequence[Row]) -> list[str]:
     return sentences
 
 
-def tensorrt(found: Sequence[Row]) -> list[str]:
-    """What TensorRT helped with and what not, from the rows; says so where none was measured."""
-    mine = [row for row in found if "tensorrt" in row.measurement.case.backend]
+def tensorrt(run: Run, found: Sequence[Row], elsewhere: Elsewhere = MappingProxyType({})) -> list[str]:
+    """What TensorRT helped with and what not, from the rows; says so where none was measured.
+
+    Args:
+        elsewhere: the other records of the page.
+    """
+    mine = [row for row in found if _is_tensorrt(row)]
     others = [row for row in found if row not in mine and row.p50_ms is not None]
     if not mine:
+        if any(_is_tensorrt(row) for _, rows in elsewhere.values() for row in rows):
+            return []
         return ["No TensorRT case was measured here, so this page says nothing about what it would gain on this machine."]
     sentences = [f"{row.title} was refused: {row.refused}." for row in mine if row.refused]
     for row in mine:
-        if row.p50_ms is None or not others:
+        if row.p50_ms is None:
+            continue
+        sentences += _across(run, row, elsewhere)
+        if not others:
             continue
         best = min(others, key=lambda other: other.p50_ms or 0)
         assert best.p50_ms is not None
@@ -112,7 +128,7 @@ def tensorrt(found: Sequence[Row]) -> list[str]:
             sentences.append(f"{row.title} answered {number(ratio, digits=2)} times as fast as {best.title}, the best of the others.")
         else:
             sentences.append(f"{row.title} gained nothing clear over {best.title} ({number(ratio, digits=2)} times as fast).")
-        sentences += _where(row, best)
+        sentences += _where((run, row), (run, best))
     slow = [row for row in mine if row.measurement.engine.get("build_s")]
     sentences += [f"Its price: {row.title} took {number(float(row.measurement.engine['build_s']), 's')} to build, once." for row in slow]
     return sentences
@@ -139,13 +155,55 @@ def warnings(run: Run, found: Sequence[Row]) -> list[str]:
     return told
 
 
-def _where(row: Row, other: Row) -> list[str]:
-    """Which stages the gain came from, and which stayed."""
-    mine, theirs = row.figures["stages_ms"], other.figures["stages_ms"]
+def _is_tensorrt(row: Row) -> bool:
+    return "tensorrt" in row.measurement.case.backend
+
+
+def _across(run: Run, row: Row, elsewhere: Elsewhere) -> list[str]:
+    """What a row of TensorRT gained over the fastest of the other records, which did not take turns with it.
+
+    The undisturbed latency is compared: it repeats from run to run where medians move.
+    """
+    pairs = [(name, other, rival) for name, (other, rows) in elsewhere.items() for rival in rows if _comparable(run, row, other, rival)]
+    if not pairs:
+        return []
+    name, other, rival = min(pairs, key=lambda pair: float(pair[2].figures["undisturbed_ms"]))
+    mine, theirs = row.figures, rival.figures
+    ratio = theirs["undisturbed_ms"] / mine["undisturbed_ms"]
+    clear = ratio >= NOT_CLEAR and mine["undisturbed_interval"][1] < theirs["undisturbed_interval"][0]
+    gain = f"answered {number(ratio, digits=2)} times as fast as" if clear else "gained nothing clear over"
+    return [
+        f"{row.title} at its best {gain} {rival.title} of {name} ({number(mine['undisturbed_ms'])} against {number(theirs['undisturbed_ms'], 'ms')}); "
+        "that was measured in another run, one after the other and not by turns.",
+        *_where((run, row), (other, rival)),
+    ]
+
+
+def _comparable(run: Run, row: Row, other: Run, rival: Row) -> bool:
+    """Whether two rows of two records did the same work on the same machine in the same state, and only the runtime differs."""
+    if _is_tensorrt(rival) or rival.p50_ms is None or not (run.complete and other.complete):
+        return False
+    machines = [{key: value for key, value in one.machine.items() if key not in _MAY_DIFFER} for one in (run, other)]
+    if not machines[0] or machines[0] != machines[1]:
+        return False
+    if run.state_before and other.state_before and comparable(State.from_dict(run.state_before), State.from_dict(other.state_before)):
+        return False
+    files = [{one.model_sha256 for one in record.measurements if one.case.model == row.measurement.case.model} for record in (run, other)]
+    work = [
+        (record.scope, record.scenario, record.fps, record.images_sha256, one.case.model, one.case.batch, one.case.lanes, one.input_sha256)
+        for record, one in ((run, row.measurement), (other, rival.measurement))
+    ]
+    # The files of fp16 and int8 are others than that of fp32: one that both records know shows that the model is the same.
+    return work[0] == work[1] and bool(row.measurement.input_sha256) and bool((files[0] & files[1]) - {""})
+
+
+def _where(first: tuple[Run, Row], second: tuple[Run, Row]) -> list[str]:
+    """Which of the timed stages the gain of the first over the second came from, and which stayed."""
+    mine, theirs = (figures.scope_medians(run, row.measurement) for run, row in (first, second))
     network = ("copy_in", "compute", "copy_out")
     before, after = (sum(stages.get(name, 0.0) for name in network) for stages in (theirs, mine))
     rest_before, rest_after = (sum(value for name, value in stages.items() if name not in network) for stages in (theirs, mine))
-    if not (before and after):
+    if not (before and after and rest_after):
         return []
     share = rest_after / (rest_after + after)
     return [

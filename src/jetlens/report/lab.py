@@ -12,7 +12,7 @@ from jetlens.bench.verdict import row_verdict, verdict
 from jetlens.report import lab_answers
 from jetlens.report.findings import SOURCES, THEORY
 from jetlens.report.rows import NOT_KNOWN, Row, number, rows
-from jetlens.report.view import Chart, Picture, RunView, data_uri, view
+from jetlens.report.view import Chart, Picture, RunView, data_uri, views
 
 __all__ = ["BuildLog", "Section", "Table", "lab"]
 
@@ -70,7 +70,7 @@ def lab(runs: Mapping[str, Run], logs: Mapping[str, BuildLog], fps: float) -> tu
         logs: of trtexec, by the name of their file.
         fps: what real time means.
     """
-    seen = {name: view(run, name) for name, run in runs.items()}
+    seen = views(runs)
     found = {name: rows(run) for name, run in runs.items()}
     results = [section for name, run in runs.items() for section in _model(run, seen[name], found[name], fps)]
     return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from jetlens.bench.figures import on_gpu
 from jetlens.bench.records import Run
 from jetlens.bench.verdict import verdict
 from jetlens.report.findings import NOT_CLEAR, headline, row_of
@@ -32,18 +33,18 @@ def _tensorrt(run: Run, found: Sequence[Row], shown: Sequence[Row]) -> list[str]
     """Against the best row of the same device that is not TensorRT: a processor beside a GPU would credit TensorRT with the GPU."""
     mine = [row for row in found if is_tensorrt(row)]
     if not mine:
-        return ["TensorRT was not measured here, so these records say nothing about it."]
+        return ["TensorRT was not measured here, so this record says nothing about it."]
     told = [f"{row.title} gives no figure: {row.refused}." for row in mine if row.refused]
     if all(row.refused for row in mine):
-        told.append("So these records say nothing about its gain.")
-    others = [row for row in shown if not is_tensorrt(row) and _on_gpu(row)]
+        told.append("So this record says nothing about its gain.")
+    others = [row for row in shown if not is_tensorrt(row) and on_gpu(row.measurement)]
     for row in mine:
         if row.p50_ms is None:
             continue
         told += [_gain(row, other) for other in _fastest_of_each(others)]
         if not others:
             told.append(
-                f"{row.title} has a p50 of {number(row.p50_ms, 'ms')}; no other runtime was measured on the GPU, so no gain can be stated."
+                f"{row.title} has a p50 of {number(row.p50_ms, 'ms')}; no other runtime was measured on the GPU in this record, so no gain can be stated."
             )
         build_s = row.measurement.engine.get("build_s")
         told += [f"Its price was {number(float(build_s), 's')} of building, once."] if build_s else []
@@ -105,11 +106,6 @@ def _network_share(run: Run, found: Sequence[Row], shown: Sequence[Row]) -> list
         f"{shown[0].title}: the network takes {number(network, 'ms')} of {number(total, 'ms')} from pixels to answer; a network that took no "
         f"time at all would make it {number(most, digits=2)} times as fast and no more."
     ]
-
-
-def _on_gpu(row: Row) -> bool:
-    facts = row.measurement.facts
-    return facts is not None and any(word in facts.provider.lower() for word in ("cuda", "tensorrt"))
 
 
 _QUESTIONS: dict[str, Callable[[Run, Sequence[Row], Sequence[Row]], list[str]]] = {

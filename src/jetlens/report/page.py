@@ -12,7 +12,7 @@ from jetlens.errors import BackendError, plain_line
 from jetlens.registry import require
 from jetlens.report.findings import SOURCES, THEORY
 from jetlens.report.markdown import plain, table
-from jetlens.report.view import RunView, view
+from jetlens.report.view import RunView, views
 
 __all__ = ["html_page", "markdown_page", "render"]
 
@@ -38,8 +38,7 @@ def html_page(runs: Mapping[str, Run], verdicts: Mapping[str, Verdicts], trtexec
     """
     _check_measured(runs)
     shown = []
-    for name, run in runs.items():
-        seen = view(run, name)
+    for name, seen in views(runs).items():
         content = {key: getattr(seen, key) for key in RunView.__slots__}
         content["verdicts"] = [{"css": "yes" if passed else "no", "line": line} for passed, line in verdicts.get(name, ())]
         content["verdicts"].append({"css": "", "line": seen.headline})
@@ -74,8 +73,8 @@ def markdown_page(runs: Mapping[str, Run], verdicts: Mapping[str, Verdicts], trt
     """The same in Markdown, without charts and pictures; for the arguments and errors see ``html_page``."""
     _check_measured(runs)
     parts = [f"# {plain(_title(runs))}"]
-    for name, run in runs.items():
-        seen = view(run, name)
+    shown = views(runs)
+    for name, seen in shown.items():
         parts.append(f"## {plain(name)}")
         parts += [f"**{plain(line)}**" for _, line in verdicts.get(name, ())] + [plain(seen.headline)]
         parts += [f"- {plain(line)}" for line in seen.warnings]
@@ -96,7 +95,7 @@ def markdown_page(runs: Mapping[str, Run], verdicts: Mapping[str, Verdicts], trt
             parts.append(f"### Engine: {plain(engine.title)}")
             parts.append(table(("fact", "value"), engine.facts))
     parts += [f"## trtexec: {plain(name)}\n\n{table(('fact', 'value'), list(facts.items()))}" for name, facts in trtexec.items()]
-    parts += _questions({name: view(run, name) for name, run in runs.items()})
+    parts += _questions(shown)
     return "\n\n".join(parts) + "\n"
 
 
@@ -125,7 +124,8 @@ def _questions(shown: Mapping[str, RunView]) -> list[str]:
         parts.append(f"## {title}")
         for seen in shown.values():
             lines = [": ".join(line) if isinstance(line, tuple) else line for line in getattr(seen, key)]
-            parts.append("\n".join(f"- {plain(line)}" for line in lines))
+            if lines:
+                parts.append("\n".join(f"- {plain(line)}" for line in lines))
     parts += ["## 5. Sources", "\n".join(f"- {name}: {text}" for name, text in SOURCES.items()), "## To measure this again"]
     for seen in shown.values():
         parts.append(f"    {plain_line(seen.command)}\n\n" + "\n".join(f"- {plain(name)}: {plain(value)}" for name, value in seen.identity))

@@ -18,7 +18,7 @@ from jetlens.device.sampling import Samples
 from jetlens.report import charts, findings
 from jetlens.report.rows import NOT_KNOWN, Row, number, rows
 
-__all__ = ["Chart", "Engine", "Picture", "RunView", "TableRow", "data_uri", "view"]
+__all__ = ["Chart", "Engine", "Picture", "RunView", "TableRow", "data_uri", "views"]
 
 _MOST_POINTS = 400
 _LOG_LINES = 40
@@ -90,9 +90,15 @@ class RunView:
     identity: tuple[tuple[str, str], ...]
 
 
-def view(run: Run, name: str) -> RunView:
-    """What is shown of a run; ``name`` is its file's."""
-    found = rows(run)
+def views(runs: Mapping[str, Run]) -> dict[str, RunView]:
+    """What is shown of each run, by the name of its file."""
+    found = {name: (run, rows(run)) for name, run in runs.items()}
+    return {
+        name: _view(run, name, own, {other: pair for other, pair in found.items() if other != name}) for name, (run, own) in found.items()
+    }
+
+
+def _view(run: Run, name: str, found: Sequence[Row], elsewhere: findings.Elsewhere) -> RunView:
     names = tuple(dict.fromkeys(key for row in found for key in row.measurement.deviation))
     deviations = tuple(
         (row.title, tuple(_deviation(key, row.measurement.deviation.get(key)) for key in names))
@@ -123,7 +129,7 @@ def view(run: Run, name: str) -> RunView:
         engines=tuple(_engine(row) for row in found if row.measurement.engine),
         system=tuple(_system(run)),
         results=tuple(findings.results(run, found)),
-        conclusions=tuple(findings.tensorrt(found)),
+        conclusions=tuple(findings.tensorrt(run, found, elsewhere)),
         command=shlex.join(run.command) if run.command else "measured through the Python API",
         identity=tuple(_identity(run, name)),
     )
@@ -138,7 +144,8 @@ def _caption(run: Run) -> str:
     }
     return (
         f"{scenario[run.scenario]}; times cover {', '.join(SCOPES[run.scope])}; {len(run.images)} pictures; "
-        "ranks are shared where the intervals overlap; n/a: this machine cannot say"
+        "ranked by the best latency: of every picture's calls the fastest, less what disturbance leaves in it; "
+        "ranks are shared where its intervals overlap; n/a: this machine cannot say"
     )
 
 
@@ -147,7 +154,7 @@ def _table_row(row: Row, score: str) -> TableRow:
     f, memory = row.figures, row.measurement.memory
     interval = f["interval"]
     speed = (
-        NOT_KNOWN if row.rank is None else f"{row.rank}{' tie' if row.tied else ''}",
+        NOT_KNOWN if row.rank is None else f"{row.rank}{' tie' if row.tied else ''} (best {number(f['undisturbed_ms'], 'ms')})",
         number(f["p50"], "ms"),
         NOT_KNOWN if interval is None else f"{number(interval[0])} to {number(interval[1])}",
         number(f["p99"], "ms"),
@@ -180,7 +187,8 @@ def _charts(run: Run, found: Sequence[Row]) -> list[Chart]:
         Chart(
             "Where the time goes",
             charts.bars(stages, "ms", "Median time of each stage, one bar a case"),
-            "The median of each stage of a call, end to end.",
+            "The median of each stage of a call, end to end"
+            + (f"; the latencies cover {', '.join(SCOPES[run.scope])} only." if run.scenario == "single" and run.scope != "full" else "."),
         ),
         _accuracy_chart(shown),
         Chart(
@@ -195,16 +203,17 @@ def _charts(run: Run, found: Sequence[Row]) -> list[Chart]:
 def _accuracy_chart(shown: Sequence[Row]) -> Chart:
     scored = [row for row in shown if row.score]
     name = scored[0].score[0] if scored and scored[0].score else "agreement with the reference"
-    points = {}
+    points, within = {}, {}
     for row in scored or shown:
         value = row.score[1] if row.score else row.agreement[1] if row.agreement else None
         if value is not None and row.figures["images_per_s"]:
             points[row.title] = (row.figures["images_per_s"], value)
+            if row.score and row.score[2]:
+                within[row.title] = row.score[2]
     front = [one for one, (x, y) in points.items() if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in points.values())]
-    svg = charts.scatter(points, front, "images/s", name, "Accuracy against speed") if len(points) > 1 else ""
-    return Chart(
-        "Accuracy against speed", svg, "To the right is faster, above is better; the line joins the cases that no other beats in both."
-    )
+    svg = charts.scatter(points, front, "images/s", name, "Accuracy against speed", within) if len(points) > 1 else ""
+    about = "To the right is faster, above is better; the line joins the cases that no other beats in both"
+    return Chart("Accuracy against speed", svg, about + ("; a bar is 95 % of the accuracy." if within else "."))
 
 
 def _memory(row: Row) -> dict[str, float]:
@@ -330,10 +339,18 @@ def _system(run: Run) -> list[tuple[str, str]]:
 
 
 def _identity(run: Run, name: str) -> list[tuple[str, str]]:
-    models = {row.case.model: row.model_sha256 for row in run.measurements if row.model_sha256}
+    files: dict[str, dict[str, list[str]]] = {}
+    for row in run.measurements:
+        if row.model_sha256:
+            files.setdefault(row.case.model, {}).setdefault(row.model_sha256, []).append(row.precision or NOT_KNOWN)
+    models = [
+        (f"model {model}{', ' + ' and '.join(dict.fromkeys(precisions)) if len(digests) > 1 else ''}", f"sha256 {digest}")
+        for model, digests in files.items()
+        for digest, precisions in digests.items()
+    ]
     return [
         ("record", name),
-        *((f"model {model}", f"sha256 {digest}") for model, digest in models.items()),
+        *models,
         ("pictures", f"{len(run.images)}, sha256 {run.images_sha256}"),
         ("overhead of measuring", number(run.overhead_ms * 1000, "µs a call")),
     ]
