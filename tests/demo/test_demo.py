@@ -34,7 +34,7 @@ def test_the_video_shows_answers(demo) -> None:
 
 
 def test_the_contact_sheet_has_three_rows_of_three(demo) -> None:
-    assert load_image(demo.files["contact sheet"]).shape == (3 * 360 + 2 * 8, 3 * 640 + 2 * 8, 3)
+    assert load_image(demo.files["contact sheet"]).shape == (3 * (360 + 24) + 2 * 8, 3 * 640 + 2 * 8, 3)
 
 
 def test_grades_agree_with_the_truth(demo) -> None:

@@ -15,6 +15,8 @@ from jetlens.media.images import write_image
 __all__ = ["write_sheet"]
 
 GAP = 8
+STRIP = 24
+"""Height of what stands above each picture; on it the heading would hide labels."""
 
 
 def write_sheet(path: Path, kept: Sequence[Kept]) -> None:
@@ -23,7 +25,8 @@ def write_sheet(path: Path, kept: Sequence[Kept]) -> None:
     for frame in kept:
         cells: list[Image] = []
         for heading, image in (("camera", frame.camera), ("jetlens", frame.answer), ("exact truth", frame.truth)):
-            cells += [overlay.draw_hud(image, [f"{heading}, frame {frame.index}"]), _gap(image.shape[0], GAP)]
+            strip = overlay.draw_hud(np.zeros((STRIP, *image.shape[1:]), np.uint8), [f"{heading}, frame {frame.index}"])
+            cells += [np.concatenate([strip, image]), _gap(STRIP + image.shape[0], GAP)]
         rows += [np.concatenate(cells[:-1], axis=1)]
     width = rows[0].shape[1]
     parts = [part for row in rows for part in (row, _gap(GAP, width))]
