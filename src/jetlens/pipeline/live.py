@@ -154,8 +154,8 @@ class LivePipeline:
             )
         self._level, self._changes = FULL, 0
         self._between = [Between() for _ in sources]
-        # Both predictors of one backend have the same stages, and as many threads.
-        shares = [(workers, [name for name, _ in steps]) for workers, steps in self._inferences[0].stages()]
+        alike = zip(*(one.stages() for one in self._inferences), strict=True)
+        shares = [(min(workers for workers, _ in ones), [name for name, _ in ones[0][1]]) for ones in alike]
         shares += [(1, ["draw"]), (1, ["encode"])]
         names = [name for _, share in shares for name in share]
         self._pacer = Pacer(names, [workers for workers, share in shares for _ in share])
