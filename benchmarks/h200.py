@@ -224,7 +224,7 @@ def pack(target: Path) -> None:
 def show(arguments: argparse.Namespace) -> None:
     """The phases and a simulation of the board: when each begins and ends if every estimate is right."""
     gpus = arguments.gpus or gpus_here()
-    board = Board(chosen_phases(arguments, gpus), gpus, arguments.slots or slots(gpus))
+    board = Board(chosen_phases(arguments, gpus), gpus, slots(gpus, arguments.slots))
     clock, ends = 0.0, []
     while board.waiting or ends:
         closed: set[int] = set()
@@ -247,9 +247,9 @@ def show(arguments: argparse.Namespace) -> None:
     print(f"{clock / 60:.1f} minutes on {gpus} GPUs")
 
 
-def slots(gpus: int) -> int:
+def slots(gpus: int, asked: int) -> int:
     """Builds at once on a GPU: they are the work of one core each, and share the GPU for their measurements."""
-    return 3 if gpus == 1 else 2
+    return asked or (3 if gpus == 1 else 2)
 
 
 def main() -> None:
@@ -274,7 +274,7 @@ def main() -> None:
         show(arguments)
     else:
         gpus = gpus_here()
-        Board(chosen_phases(arguments, gpus), gpus, arguments.slots or slots(gpus)).run()
+        Board(chosen_phases(arguments, gpus), gpus, slots(gpus, arguments.slots)).run()
 
 
 if __name__ == "__main__":

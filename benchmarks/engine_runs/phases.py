@@ -306,7 +306,7 @@ def _report(name: str) -> Phase:
 
     commands = (
         f"mkdir -p {cache}; for p in {' '.join(_PRECISIONS)}; do cp -a {cache}-$p/. {cache}/; done",
-        f"{_bench(name, 'bench')} --precisions fp32,fp16,int8 {timed} --output {records[0]}",
+        f"{_bench(name, 'bench')} --precisions {','.join(_PRECISIONS)} {timed} --output {records[0]}",
         f"({torch} bench {model} --backends pytorch --devices cuda --precisions fp32,fp16 {timed} --output {records[1]})",
         *page(2),
         f"({torch} bench {model} --backends pytorch,onnxruntime --devices cpu {timed} --output {records[2]})",

@@ -13,7 +13,7 @@ from jetlens.errors import DataError
 from jetlens.registry import require
 from jetlens.results import Detections, label_of
 
-__all__ = ["ConfusionMatrix", "DetectionAccuracy", "accuracy_top_k", "mean_average_precision", "wilson_interval"]
+__all__ = ["ConfusionMatrix", "DetectionAccuracy", "accuracy_top_k", "mean_average_precision", "require_map", "wilson_interval"]
 
 _Z = 1.96
 """Standard deviations on both sides of the mean that hold 95 % of a normal distribution."""
@@ -193,9 +193,14 @@ def mean_average_precision(predictions: Sequence[Detections], truths: Sequence[D
     return DetectionAccuracy(float(at50.mean()), float(at50_95.mean()), by_class(at50), by_class(at50_95), by_class(counts))
 
 
+def require_map() -> None:
+    """Raises MissingDependencyError where the package behind mAP is not installed."""
+    require("faster_coco_eval", extra="map", why="mAP")
+
+
 def _precisions(predictions: Sequence[Detections], truths: Sequence[Detections], class_ids: list[int]) -> NDArray[np.float64]:
     """Precision [IoU thresholds, recalls, classes] from faster-coco-eval (Apache-2.0)."""
-    require("faster_coco_eval", extra="map", why="mAP")
+    require_map()
     from faster_coco_eval.core.coco import COCO
     from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 

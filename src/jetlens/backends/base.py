@@ -69,6 +69,11 @@ class RunFacts:
     largest_batch: int | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the network runs on a GPU."""
+        return any(word in self.provider.casefold() for word in ("cuda", "tensorrt", "gpu"))
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceTimings:

@@ -20,14 +20,12 @@ from jetlens.bench.taps import LOGITS
 from jetlens.deviation import DARKER, judge
 from jetlens.errors import MissingDependencyError
 from jetlens.evaluate import ORANGE_LINE, dataset
-from jetlens.registry import require
+from jetlens.metrics import require_map
 from jetlens.spec import ModelSpec
 
 __all__ = ["Checks", "Labelled", "Reference", "difference"]
 
 HEADLINES = {"classification": "top1", "detection": "map50", "segmentation": "miou"}
-_PACKAGES = {"detection": ("faster_coco_eval", "map", "mAP")}
-"""What a task's score stands on, the extra that brings it, and the score."""
 _ONE_SIDED = 1.64  # 95 %
 
 
@@ -81,11 +79,10 @@ class Checks:
     _drawn: tuple[Path, str] | None = None  # a run's folder of drawn pictures, and their hash
 
     def __post_init__(self) -> None:
-        if self.labelled is None or self.spec.task not in _PACKAGES:
+        if self.labelled is None or self.spec.task != "detection":
             return
-        package, extra, score = _PACKAGES[self.spec.task]
         try:
-            require(package, extra=extra, why=score)
+            require_map()
         except MissingDependencyError as error:
             self.labelled, self.unscored = None, str(error)
 

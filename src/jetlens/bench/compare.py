@@ -16,7 +16,7 @@ from jetlens.bench.figures import BUSY, calls_ms, undisturbed
 from jetlens.bench.records import Measurement, Run, Scope
 from jetlens.device.state import State, comparable
 
-__all__ = ["Comparison", "RowComparison", "compare", "compare_rows"]
+__all__ = ["Comparison", "RowComparison", "compare", "compare_rows", "run_differences"]
 
 _YARDSTICK = 1.20
 _MACHINE = ("cpu", "cores", "cpu_features", "architecture", "jetson", "gpus")
@@ -69,7 +69,7 @@ def compare(first: Run, second: Run, *, force: bool = False) -> Comparison:
     Args:
         force: compare in spite of what forbids it; the reasons are still given.
     """
-    refused = tuple(_run_differences(first, second))
+    refused = tuple(run_differences(first, second))
     if refused and not force:
         return Comparison((), refused)
     others = {row.case: row for row in second.measurements}
@@ -108,7 +108,8 @@ def compare_rows(
     )
 
 
-def _run_differences(first: Run, second: Run) -> Iterator[str]:
+def run_differences(first: Run, second: Run) -> Iterator[str]:
+    """Why no row of one run may stand beside one of the other: other work, another machine or state, or a run that did not end."""
     for name, words in (("scenario", "scenario"), ("scope", "scope"), ("fps", "camera's rate"), ("images_sha256", "pictures")):
         a, b = getattr(first, name), getattr(second, name)
         if a != b:

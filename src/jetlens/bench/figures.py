@@ -199,7 +199,7 @@ def doubt(run: Run, row: Measurement) -> str:
 
 def on_gpu(row: Measurement) -> bool:
     """Whether the network really ran on a GPU."""
-    return row.facts is not None and any(word in row.facts.provider.casefold() for word in ("cuda", "tensorrt", "gpu"))
+    return row.facts is not None and row.facts.on_gpu
 
 
 def mean_power_w(run: Run, row: Measurement) -> float | None:

@@ -163,8 +163,7 @@ class StreamWork:
             children_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
             return Memory(peak=children_mib, model=self._model_mib)
         own = process_memory(os.getpid())
-        on_gpu = any(word in self.facts.provider.casefold() for word in ("cuda", "tensorrt", "gpu"))
-        device = (process_memory_mib(os.getpid()) or self._gpu_mib) if on_gpu else None
+        device = (process_memory_mib(os.getpid()) or self._gpu_mib) if self.facts.on_gpu else None
         return Memory(before_mib, own.peak_mib if own else None, device, self._model_mib)
 
     @property

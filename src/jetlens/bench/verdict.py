@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jetlens.bench.figures import calls_ms, doubt, drop_rate, images_per_s, stage_medians
-from jetlens.bench.records import SCOPES, Measurement, Run
+from jetlens.bench.figures import calls_ms, doubt, drop_rate, images_per_s, scope_medians
+from jetlens.bench.records import Measurement, Run
 from jetlens.errors import UsageError
 
 __all__ = ["Verdict", "row_verdict", "verdict"]
@@ -52,7 +52,7 @@ def row_verdict(run: Run, row: Measurement, fps: float, p99_ms: float | None = N
     # A camera gives no more than its rate, so that there drops decide and not the rate.
     keeps_up = dropped == 0 if run.scenario == "camera" else rate >= fps
     passed = p99 <= allowed and keeps_up and row.complete
-    stages = {stage: time for stage, time in stage_medians(row).items() if stage in SCOPES[run.scope] or run.scenario != "single"}
+    stages = scope_medians(run, row)
     limit, time = max(stages.items(), key=lambda pair: pair[1], default=("compute", 0.0))
     name = "p99" if enough else f"slowest of {len(times)}:"
     parts = [

@@ -218,15 +218,10 @@ class Work:
         return Memory(
             before=before_mib,
             peak=own.peak_mib if own else None,
-            device=(process_memory_mib(os.getpid()) or self._gpu_mib) if self._on_gpu else None,
+            device=(process_memory_mib(os.getpid()) or self._gpu_mib) if self.predictor.facts.on_gpu else None,
             model=self._model_mib,
             engine=self._engine_mib,
         )
-
-    @property
-    def _on_gpu(self) -> bool:
-        facts = self.predictor.facts
-        return any(word in facts.provider.casefold() for word in ("cuda", "tensorrt", "gpu"))
 
     @property
     def _padded(self) -> int:

@@ -173,7 +173,7 @@ class LivePipeline:
             paced=self._paced,
             clock=clock,
         )
-        self._stages = [Stage(share[-1], self._steps([(names.index(name), name) for name in share]), workers) for workers, share in shares]
+        self._stages = [Stage(share[-1], self._steps(share), workers) for workers, share in shares]
         self.memory_mib = self._most_memory_mib()
         self.threaded = options.memory_mib is None or self.memory_mib <= options.memory_mib
         self._limit_mib = options.memory_mib
@@ -304,11 +304,9 @@ class LivePipeline:
             images = [frame.image_rgb for (_, frame), looks in zip(taken, looked, strict=True) if looks]
             yield _Batch(taken, InFlight(images), self._inferences[level.spare], looked, [])
 
-    def _steps(self, share: Sequence[tuple[int, str]]) -> Callable[[_Batch], _Batch]:
+    def _steps(self, names: Sequence[str]) -> Callable[[_Batch], _Batch]:
         """What one thread does with a batch."""
-        steps = [self._step(number, name) for number, name in share]
-        if len(steps) == 1:
-            return steps[0]
+        steps = [self._step(name) for name in names]
 
         def all_of_them(batch: _Batch) -> _Batch:
             for step in steps:
@@ -317,8 +315,9 @@ class LivePipeline:
 
         return all_of_them
 
-    def _step(self, number: int, name: str) -> Callable[[_Batch], _Batch]:
+    def _step(self, name: str) -> Callable[[_Batch], _Batch]:
         """A stage: timed, left out for what is dropped or not looked at, and the end of everything where it fails."""
+        number = self._pacer.stages.index(name)
         whole = {"draw": self._answer, "encode": self._hand_over}.get(name)
 
         def step(batch: _Batch) -> _Batch:

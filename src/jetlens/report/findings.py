@@ -7,8 +7,8 @@ from statistics import median
 from types import MappingProxyType
 
 from jetlens.bench import figures
+from jetlens.bench.compare import run_differences
 from jetlens.bench.records import Run
-from jetlens.device.state import State, comparable
 from jetlens.report.rows import Row, number
 
 __all__ = ["SOURCES", "THEORY", "headline", "results", "row_of", "tensorrt", "warnings"]
@@ -181,18 +181,13 @@ def _across(run: Run, row: Row, elsewhere: Elsewhere) -> list[str]:
 
 def _comparable(run: Run, row: Row, other: Run, rival: Row) -> bool:
     """Whether two rows of two records did the same work on the same machine in the same state, and only the runtime differs."""
-    if _is_tensorrt(rival) or rival.p50_ms is None or not (run.complete and other.complete):
+    if _is_tensorrt(rival) or rival.p50_ms is None or any(run_differences(run, other)):
         return False
     machines = [{key: value for key, value in one.machine.items() if key not in _MAY_DIFFER} for one in (run, other)]
     if not machines[0] or machines[0] != machines[1]:
         return False
-    if run.state_before and other.state_before and comparable(State.from_dict(run.state_before), State.from_dict(other.state_before)):
-        return False
     files = [{one.model_sha256 for one in record.measurements if one.case.model == row.measurement.case.model} for record in (run, other)]
-    work = [
-        (record.scope, record.scenario, record.fps, record.images_sha256, one.case.model, one.case.batch, one.case.lanes, one.input_sha256)
-        for record, one in ((run, row.measurement), (other, rival.measurement))
-    ]
+    work = [(one.case.model, one.case.batch, one.case.lanes, one.input_sha256) for one in (row.measurement, rival.measurement)]
     # The files of fp16 and int8 are others than that of fp32: one that both records know shows that the model is the same.
     return work[0] == work[1] and bool(row.measurement.input_sha256) and bool((files[0] & files[1]) - {""})
 

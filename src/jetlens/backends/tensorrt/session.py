@@ -113,8 +113,8 @@ class TensorRtPending:
 class TensorRtSession:
     """A TensorRT engine on the GPU with one or several lanes.
 
-    One thread submits, several may fill lanes, and each answer may be waited for in a thread of its own: a lane belongs to who took it, and
-    to the run that was started on it until its answer is taken.
+    Several threads may fill lanes, submit and wait at once, each with a lane of its own: it belongs to who took it, and then to the run that
+    was started on it until its answer is taken.
     """
 
     def __init__(self, opened: OpenEngine, cuda: Cuda, layout: Layout, facts: RunFacts, *, lanes: int, mapped: bool, timed: bool) -> None:
