@@ -263,6 +263,24 @@ def test_counting_and_events(run: Run) -> None:
     assert [event["event"] for event in events] == ["zone-entered"]
 
 
+def test_events_that_nobody_takes_are_accounted_for_and_hold_up_nothing(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    rules = (
+        "--zone",
+        "0,0,96,0,96,64,0,64",
+        "--webhook",
+        f"http://127.0.0.1:{port}/secret",
+        "--mqtt",
+        f"mqtt://me:secret@127.0.0.1:{port}/t",
+    )
+    code, out, err = run(FILE.format(1), *rules)
+    assert code == 0
+    assert f"http://127.0.0.1:{port}: 1 event sent = 1 failed; last trouble: Connection refused" in out
+    assert f"mqtt://127.0.0.1:{port}: 1 event sent = 1 dropped; last trouble: Connection refused" in out
+    assert "secret" not in out + err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -276,6 +294,8 @@ def test_counting_and_events(run: Run) -> None:
         ((FILE.format(1), "--zone", "1,2,3,4"), 2, "give 3 or more points"),
         ((FILE.format(1), "--batch-wait", "41"), 2, "equal to 40"),
         ((FILE.format(1), "--hold-fps", "20"), 2, "--hold-fps holds the rate of cameras"),
+        (("missing.mp4", "--webhook", "ftp://me:secret@box/in"), 2, "the webhook's address"),
+        (("missing.mp4", "--mqtt", "mqtt://me:secret@box"), 2, "the MQTT broker's address needs one topic"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(run: Run, arguments: tuple[str, ...], code: int, said: str) -> None:

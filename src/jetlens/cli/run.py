@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,7 +27,9 @@ from jetlens.pipeline.events import EventLog
 from jetlens.pipeline.following import LEAST_CONFIDENCE, EventSink, Follower, points
 from jetlens.pipeline.inference import gpu_lanes, usual_lanes
 from jetlens.pipeline.live import LiveOptions, LivePipeline
+from jetlens.pipeline.mqtt import Mqtt
 from jetlens.pipeline.outputs import Outputs
+from jetlens.pipeline.sender import Sender
 from jetlens.pipeline.webhook import Webhook
 from jetlens.predictor import Predictor, load
 from jetlens.tasks.base import TaskOptions
@@ -68,6 +71,7 @@ def command(
     zone: Annotated[list[str] | None, typer.Option("--zone", help="Count what is in x,y,x,y,x,y (pixels); may be given again.")] = None,
     events: Annotated[Path | None, typer.Option("--events", help="Write crossings, zone changes and stalls to this .jsonl file.")] = None,
     webhook: Annotated[str | None, typer.Option("--webhook", help="POST events to this address.")] = None,
+    mqtt: Annotated[str | None, typer.Option("--mqtt", help="Publish events at mqtt://HOST/TOPIC or mqtts://.")] = None,
     max_batch: Annotated[int | None, typer.Option("--max-batch", min=1, help="Frames in one run; on a GPU one of each stream.")] = None,
     batch_wait: flags.BatchWaitFlag = 10.0,
     lanes: flags.LanesFlag = None,
@@ -98,6 +102,7 @@ def command(
         tuple(tuple(points(text, "--zone", 3)) for text in zone or ()),
     )
     with StopSignals() as signals, ExitStack() as stack:
+        senders = [stack.enter_context(kind(url)) for kind, url in ((Webhook, webhook), (Mqtt, mqtt)) if url is not None]
         opened = [stack.enter_context(open_source(text)) for text in sources]
         asked = LEAST_CONFIDENCE if confidence is None else confidence
         task_options = TaskOptions(min(asked, LEAST_CONFIDENCE) if rules.track else confidence)
@@ -109,7 +114,7 @@ def command(
         screen = sys.stdout if as_json else None
         infos = [source.info for source in opened]
         outputs = Outputs(output or (), infos, facts, spec.task, segment_s=segment_seconds, images=images, screen=screen)
-        sinks = _event_sinks(stack, events, webhook)
+        sinks = [*_event_log(stack, events), *senders]
         stack.callback(outputs.close)
         cameras = sum(is_live(source) for source in opened)
         at_once = lanes or usual_lanes(predictor, threads, cameras, len(opened) - cameras)
@@ -143,6 +148,7 @@ def command(
             loop.open_window()
         code = loop.run(duration)
         _say_decoders(loop, opened)
+        _say_sent(loop, senders)
     raise SystemExit(code)
 
 
@@ -189,19 +195,24 @@ def _spare(stack: ExitStack, opening: Callable[..., Predictor], model: str, pred
     return None if spare is None else stack.enter_context(spare)
 
 
-def _event_sinks(stack: ExitStack, events: Path | None, webhook: str | None) -> list[EventSink]:
-    """Where events go."""
-    sinks: list[EventSink] = []
-    if events is not None:
-        try:
-            events.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(events, "w", encoding="utf-8"))  # noqa: SIM115 - the stack closes it
-        except OSError as error:
-            raise OutputError(f"--events {events} cannot be written: {error.strerror}") from None
-        sinks.append(EventLog(JsonLines(file)))
-    if webhook is not None:
-        sinks.append(stack.enter_context(Webhook(webhook)))
-    return sinks
+def _say_sent(loop: LiveLoop, senders: list[Sender]) -> None:
+    """What became of the events, once those that wait had a second together."""
+    end_s = time.monotonic() + 1
+    for sender in senders:
+        sender.close(max(0.0, end_s - time.monotonic()))
+        loop.say(str(sender.status()))
+
+
+def _event_log(stack: ExitStack, events: Path | None) -> list[EventSink]:
+    """The file of events, where one is asked for."""
+    if events is None:
+        return []
+    try:
+        events.parent.mkdir(parents=True, exist_ok=True)
+        file = stack.enter_context(open(events, "w", encoding="utf-8"))  # noqa: SIM115 - the stack closes it
+    except OSError as error:
+        raise OutputError(f"--events {events} cannot be written: {error.strerror}") from None
+    return [EventLog(JsonLines(file))]
 
 
 def _half_of_free_mib() -> float | None:
