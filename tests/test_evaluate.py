@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image as PillowImage
 from jetlens.cli import main
 from jetlens.data.matching import match_labels
 from jetlens.data.samples import TEST_SEED, Sample, orange_line_samples
-from jetlens.errors import DataError, ModelError, UsageError
+from jetlens.errors import DataError, MissingDependencyError, ModelError, UsageError
 from jetlens.evaluate import dataset, evaluate
 from jetlens.imagefile import load_image
 from jetlens.labels import labels as shipped_labels
@@ -72,6 +73,14 @@ def test_detection_counts() -> None:
     half = evaluate(Fixed("detection", ("orange",), [_boxes((0, 0, 10, 10)), _boxes()]), samples)  # type: ignore[arg-type]
     assert half.score == pytest.approx(34 / 101, abs=1e-6)
     assert half.classes[0]["boxes"] == 3
+
+
+def test_a_package_that_a_score_needs_is_missed_before_the_first_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    samples = iter([Sample(RED, 0, str(number)) for number in range(3)])
+    with pytest.raises(MissingDependencyError, match="mAP needs faster_coco_eval"):
+        evaluate(Fixed("detection", ("a",), []), samples)  # type: ignore[arg-type]
+    assert evaluate(Fixed("classification", ("a",), [_classified(0)] * 3), samples).count == 3  # type: ignore[arg-type]
 
 
 def test_segmentation_counts_pixels_over_all_pictures() -> None:

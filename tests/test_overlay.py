@@ -145,6 +145,33 @@ def test_hud_is_legible(height: int) -> None:
     assert not np.array_equal(other, same)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_the_hud_hides_no_label(data: st.DataObject) -> None:
+    lines, name = ["FPS 31.2", "", "onnxruntime fp32, CPUExecutionProvider"], "ant 0.90"
+    left, top = data.draw(st.integers(0, 200), "left"), data.draw(st.integers(0, 120), "top")
+    found = boxes([[left, top, left + data.draw(st.integers(1, 120)), top + data.draw(st.integers(1, 119))]], [0])
+    ground = np.full((240, 320, 3), 90, np.uint8)
+    tile = overlay._label(name, 12, BOX_COLOURS[0])
+
+    def shows(image: np.ndarray) -> bool:
+        corners = np.argwhere((image[: 241 - tile.shape[0], : 321 - tile.shape[1]] == tile[0, 0]).all(axis=2))
+        return any(np.array_equal(image[y : y + tile.shape[0], x : x + tile.shape[1]], tile) for y, x in corners)
+
+    # Negative control: labels that know of no HUD are covered by it.
+    hidden = not shows(draw_hud(draw(ground, boxes([[5, 30, 90, 90]], [0])), lines))
+    result = draw_hud(draw(ground, found, hud=lines), lines)
+    assert hidden
+    assert shows(result)
+    letters = (draw_hud(np.zeros_like(ground), lines) == 255).all(axis=2)
+    assert (result[letters] == 255).all()
+
+
+def test_labels_stay_where_they_are_beside_the_hud() -> None:
+    lines, found = ["FPS 31.2", "onnxruntime"], boxes([[150, 30, 250, 90], [10, 120, 90, 200]], [0, 1])
+    assert np.array_equal(draw(photo(), found, hud=lines), draw(photo(), found))
+
+
 def test_legend_names_what_is_there() -> None:
     image, mask = np.full((240, 320, 3), 90, np.uint8), np.zeros((240, 320), np.uint8)
     mask[:40, :40] = 3

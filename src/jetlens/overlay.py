@@ -63,6 +63,7 @@ def draw(
     captions: Sequence[str] | None = None,
     colours: Sequence[Colour] = BOX_COLOURS,
     legend: bool = True,
+    hud: Sequence[str] = (),
 ) -> Image:
     """A picture with a result drawn into it; ``out`` receives it, and may be the picture itself.
 
@@ -74,6 +75,7 @@ def draw(
         captions: what to write at each box in place of name and confidence.
         colours: of boxes by class id; they come again after the last.
         legend: whether a segmentation's classes are named in a corner.
+        hud: the lines that ``draw_hud`` will write into the picture: labels of boxes keep clear of their panel.
     """
     if out is None:
         out = image_rgb.copy()
@@ -84,7 +86,9 @@ def draw(
         if legend:
             _legend(out, _classes(prediction.mask), prediction.labels)
     elif isinstance(prediction, Detections):
-        _boxes(out, prediction, alpha, captions or list(_captions(prediction)), colours)
+        lines = _lines(hud)
+        taken = _panel_tile(lines, len(out))[0].shape[:2] if lines else (0, 0)
+        _boxes(out, prediction, alpha, captions or list(_captions(prediction)), colours, taken)
     else:
         _ranking(out, prediction)
     return out
@@ -92,8 +96,12 @@ def draw(
 
 def draw_hud(image_rgb: Image, lines: Sequence[str]) -> Image:
     """Writes lines of text on a dark panel into the top left corner of a picture, in place, and returns the picture."""
-    _panel(image_rgb, tuple((None, line) for line in lines if line), at_bottom=False)
+    _panel(image_rgb, _lines(lines), at_bottom=False)
     return image_rgb
+
+
+def _lines(texts: Sequence[str]) -> Rows:
+    return tuple((None, text) for text in texts if text)
 
 
 def draw_rules(image_rgb: Image, lines: Polygons, zones: Polygons) -> Image:
@@ -200,7 +208,10 @@ def _captions(detections: Detections) -> Iterator[str]:
         yield f"{name}{track} {detections.confidence[index]:.2f}"
 
 
-def _boxes(target: Image, detections: Detections, alpha: float, captions: Sequence[str], colours: Sequence[Colour]) -> None:
+def _boxes(
+    target: Image, detections: Detections, alpha: float, captions: Sequence[str], colours: Sequence[Colour], taken: tuple[int, ...]
+) -> None:
+    """Boxes with their labels, which stay out of the top left corner of the size ``taken``, rows and columns."""
     height, width = target.shape[:2]
     line = max(2, round(height / 260))
     size = max(12, round(height / 42))
@@ -217,6 +228,8 @@ def _boxes(target: Image, detections: Detections, alpha: float, captions: Sequen
         tile = _label(captions[index], size, colour)
         # Above the box where there is room, otherwise inside its top.
         y = top - tile.shape[0] if top >= tile.shape[0] else top
+        if y < taken[0] and min(left, width - tile.shape[1]) < taken[1]:
+            y = taken[0]
         _paste(target, tile, left, y)
 
 
@@ -293,7 +306,7 @@ def _panel(target: Image, rows: Rows, *, at_bottom: bool) -> None:
     if not rows:
         return
     height, width = target.shape[:2]
-    tile, chips = _panel_tile(rows, max(12, round(height / 38)))
+    tile, chips = _panel_tile(rows, height)
     tile = tile[:height, :width]
     y0 = height - tile.shape[0] if at_bottom else 0
     ground = target[y0 : y0 + tile.shape[0], : tile.shape[1]]
@@ -307,8 +320,9 @@ def _panel(target: Image, rows: Rows, *, at_bottom: bool) -> None:
 
 
 @lru_cache(maxsize=64)
-def _panel_tile(rows: Rows, size: int) -> tuple[Image, tuple[tuple[Colour, tuple[int, int, int]], ...]]:
-    """A panel's text, white on black, and the colours and places (top, left, side) of its squares."""
+def _panel_tile(rows: Rows, height: int) -> tuple[Image, tuple[tuple[Colour, tuple[int, int, int]], ...]]:
+    """The text, white on black, of a panel in a picture of a height, and the colours and places (top, left, side) of its squares."""
+    size = max(12, round(height / 38))
     step, margin, inset = round(size * 1.45), size // 2, round(size * 0.3)
     indent = step if any(colour is not None for colour, _ in rows) else 0
     texts = [_text(text, size) for _, text in rows]

@@ -13,6 +13,7 @@ from coded_video import coded_image, read_code
 from jetlens.errors import JetlensError, VideoError
 from jetlens.frame import Frame
 from jetlens.media import open_source
+from jetlens.media.hardware import Choice, Decoding
 from jetlens.media.sources import open_video
 
 MakeVideo = Callable[..., Path]
@@ -266,3 +267,16 @@ def test_special_files_are_not_opened(tmp_path: Path, decoder: str) -> None:
     for path, words in ((tmp_path / "pipe.mp4", "FIFO"), (tmp_path, "folder"), (tmp_path / "none.mp4", "no such file")):
         with pytest.raises(VideoError, match=words):
             open_video(path, decoder=decoder)
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(128, 4), (2, 2), (None, 1)])
+def test_a_software_decoder_takes_few_threads_and_holds_no_frame_back(
+    make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch, cores: int | None, threads: int
+) -> None:
+    av = pytest.importorskip("av")
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    with av.open(str(make_video())) as container:
+        (stream,) = container.streams.video
+        decoding = Decoding(av, stream, "v", Choice("av"))
+        assert stream.codec_context.thread_count == threads
+        assert [len(decoding.decode(packet)) for packet in container.demux(stream) if packet.size] == [1] * 12

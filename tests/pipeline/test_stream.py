@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from jetlens import overlay
 from jetlens.backends.base import RunFacts
 from jetlens.errors import VideoError
 from jetlens.frame import Frame
@@ -151,8 +152,6 @@ def test_a_cut_video_gives_what_decodes_and_says_so(predictor: Predictor, tmp_pa
 
 def test_the_hud_takes_the_streams_own_rate_where_there_is_one(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     """A live view draws few of the frames that are delivered: their rate is not the stream's."""
-    from jetlens import overlay
-
     written: list[list[str]] = []
     monkeypatch.setattr(overlay, "draw_hud", lambda image, lines: written.append(list(lines)))
     renderer = Renderer(predictor.facts)
@@ -164,8 +163,6 @@ def test_the_hud_takes_the_streams_own_rate_where_there_is_one(predictor: Predic
 
 
 def test_the_hud_says_rate_latency_classes_and_backend(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jetlens import overlay
-
     written: list[list[str]] = []
     monkeypatch.setattr(overlay, "draw_hud", lambda image, lines: written.append(list(lines)))
     ticks = iter([0.0, 0.5, 1.0])
@@ -175,6 +172,20 @@ def test_the_hud_says_rate_latency_classes_and_backend(predictor: Predictor, mon
     assert [lines[0] for lines in written] == ["2.0 FPS   12.3 ms", "2.0 FPS   12.3 ms"]
     assert written[0][1] in ("1 plum", "1 pear")
     assert "fake" in written[0][2]
+
+
+def test_the_hud_hides_no_label(predictor: Predictor) -> None:
+    """Negative control: without a HUD the label stands above the box, where the HUD would be."""
+    found = Detections(np.array([[10, 30, 60, 160]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int64), (240, 320), ("plum",))
+    rows = []
+    for hud in (False, True):
+        frame = Frame(np.full((240, 320, 3), 90, np.uint8), 0, 0.0, 0.0, "test")
+        drawn = Renderer(predictor.facts, hud=hud)(Result(frame, found, 7.0)).image_rgb
+        rows.append(np.flatnonzero((drawn == overlay.BOX_COLOURS[0]).all(axis=2)[:100].sum(axis=1) > 10))
+    without, with_hud = rows
+    assert without[0] < 20
+    assert len(with_hud) >= 12, "covered"
+    assert with_hud[0] > 40
 
 
 def test_summaries() -> None:

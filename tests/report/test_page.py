@@ -18,7 +18,7 @@ pytest.importorskip("jinja2", reason="Jinja is not installed: pip install 'jetle
 from made_runs import picture, row, run
 
 from jetlens.bench.figures import summary as summary_of
-from jetlens.bench.files import write_run
+from jetlens.bench.files import read_run, write_run
 from jetlens.bench.records import Gate
 from jetlens.cli import main
 from jetlens.report.page import html_page, markdown_page
@@ -192,6 +192,30 @@ def test_logs_of_trtexec_are_summarised(shared_data: Path) -> None:
         assert summary(path)["TensorRT"]
 
 
+def browse(profile: Path, *arguments: str) -> str:
+    """What a browser without a window prints."""
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={profile / 'profile'}"]
+    done = subprocess.run([str(CHROMIUM), *flags, *arguments], check=True, capture_output=True, text=True, timeout=120)
+    return done.stdout
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
+def test_no_table_needs_scrolling_at_1280_pixels(tmp_path: Path) -> None:
+    measured = read_run(Path(__file__).parents[2] / "benchmarks/results/bench_h200/bench-tensorrt.json")
+    widest = [
+        replace(one, case=replace(one.case, backend="onnxruntime", batch=16, lanes=4, size_hw=(720, 1280))) for one in measured.measurements
+    ]
+    text = html_page({"one": measured, "two": replace(measured, measurements=tuple(widest))}, {}, {})
+    script = "document.title = [...document.querySelectorAll('.wide')].map(part => part.scrollWidth - part.clientWidth)"
+    page = tmp_path / "page.html"
+    page.write_text(re.sub("<meta http-equiv.*?>", "", text) + f"<script>{script}</script>")
+    shown = re.search("<title>(.*)</title>", browse(tmp_path, "--window-size=1280,900", "--dump-dom", page.as_uri()))
+    assert shown
+    beyond = shown[1].split(",")
+    assert len(beyond) == text.count('<div class="wide">') > 8
+    assert set(beyond) == {"0"}
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
 @pytest.mark.parametrize(("width", "dark"), [(1200, False), (500, False), (1200, True)])
 def test_a_browser_shows_it_wide_narrow_and_dark(tmp_path: Path, width: int, dark: bool) -> None:
@@ -199,15 +223,7 @@ def test_a_browser_shows_it_wide_narrow_and_dark(tmp_path: Path, width: int, dar
     page.write_text(made())
     look = ["--blink-settings=preferredColorScheme=0"] if dark else []
     shot, size = tmp_path / "page.png", f"--window-size={width},1400"
-    command = [
-        str(CHROMIUM),
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--hide-scrollbars",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ]
-    subprocess.run([*command, *look, size, f"--screenshot={shot}", page.as_uri()], check=True, capture_output=True, timeout=120)
+    browse(tmp_path, *look, size, f"--screenshot={shot}", page.as_uri())
     pixels = np.asarray(Image.open(shot).convert("RGB"))
     assert pixels.shape[1] == width
     ground = pixels[-40:, :8].reshape(-1, 3).mean()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,11 +61,12 @@ def write_video(line: OrangeLine, cascade: Cascade, path: Path, said: Callable[[
         frame, truth, inspection = item
         matched, agreed = graded(inspection.objects, truth)
         found, right = found + matched, right + agreed
-        camera = frame.image_rgb.copy() if frame.index in wanted else None
-        drawn = draw_inspection(frame.image_rgb, inspection)
-        if camera is not None:
-            kept.append(Kept(frame.index, camera, drawn.copy(), draw_inspection(camera.copy(), as_inspection(truth, camera))))
-        return replace(frame, image_rgb=overlay.draw_hud(drawn, hud.lines(inspection)))
+        if frame.index in wanted:
+            camera = frame.image_rgb.copy()
+            answers = (inspection, as_inspection(truth, camera))
+            kept.append(Kept(frame.index, camera, *(draw_inspection(camera.copy(), answer) for answer in answers)))
+        lines = hud.lines(inspection)
+        return replace(frame, image_rgb=overlay.draw_hud(draw_inspection(frame.image_rgb, inspection, lines), lines))
 
     with open_sink(path, info) as sink:
 
@@ -94,14 +95,14 @@ class _Hud:
         return [f"{self._frames / (time.perf_counter() - self._start):.1f} FPS", seen or "no fruit", self._runtime]
 
 
-def draw_inspection(image_rgb: Image, inspection: Inspection) -> Image:
-    """Defects coloured, and a box with grade and defect share around every fruit; in place."""
+def draw_inspection(image_rgb: Image, inspection: Inspection, hud: Sequence[str] = ()) -> Image:
+    """Defects coloured, and a box with grade and defect share around every fruit, with room for a HUD; in place."""
     objects = inspection.objects
     captions = [
         name if name == GRADES[0] else f"{name} {ratio:.1%}" for name, ratio in zip(objects.names(), inspection.defect_ratio, strict=True)
     ]
     overlay.draw(image_rgb, inspection.segmentation, out=image_rgb, legend=False)
-    return overlay.draw(image_rgb, objects, out=image_rgb, captions=captions, colours=GRADE_COLOURS)
+    return overlay.draw(image_rgb, objects, out=image_rgb, captions=captions, colours=GRADE_COLOURS, hud=hud)
 
 
 def as_inspection(truth: LineTruth, image_rgb: Image) -> Inspection:

@@ -13,7 +13,7 @@ from jetlens.data.samples import Sample
 from jetlens.errors import DataError
 from jetlens.evaluate.bootstrap import draws, interval_of, match_boxes
 from jetlens.evaluate.evaluation import Evaluation, Interval
-from jetlens.metrics import ConfusionMatrix, accuracy_top_k, mean_average_precision, wilson_interval
+from jetlens.metrics import ConfusionMatrix, accuracy_top_k, mean_average_precision, require_map, wilson_interval
 from jetlens.results import Classification, Detections, Segmentation
 from jetlens.spec import ModelSpec
 
@@ -76,9 +76,10 @@ class _ClassificationScorer:
 
 
 class _DetectionScorer:
-    """COCO's average precision."""
+    """COCO's average precision; making it raises MissingDependencyError where the package behind it is not installed."""
 
     def __init__(self, spec: ModelSpec) -> None:
+        require_map()
         self._spec = spec
         self._predictions: list[Detections] = []
         self._truths: list[Detections] = []

@@ -28,6 +28,7 @@ def evaluate(predictor: Predictor, samples: Iterable[Sample], *, on_sample: Call
 
     Raises:
         DataError: no picture could be scored, or a truth is not of the model's task.
+        MissingDependencyError: the package behind mAP is not installed; said before the first picture is taken.
         ModelError: an answer of the first pictures is NaN behind an ArgMax that hides it.
     """
     scorer = SCORERS[predictor.spec.task](predictor.spec)

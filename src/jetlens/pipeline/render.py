@@ -56,10 +56,10 @@ class Renderer:
     def __call__(self, result: Result) -> Frame:
         """The frame with the result in it; its array is the result's own."""
         image = result.frame.image_rgb
-        overlay.draw(image, result.prediction, alpha=self._alpha, out=image)
+        hud = self._lines(result) if self._hud else []
+        overlay.draw(image, result.prediction, alpha=self._alpha, out=image, hud=hud)
         overlay.draw_rules(image, self._lines_drawn, self._zones_drawn)
-        if self._hud:
-            overlay.draw_hud(image, self._lines(result))
+        overlay.draw_hud(image, hud)
         return replace(result.frame, image_rgb=image)
 
     def _lines(self, result: Result) -> list[str]:

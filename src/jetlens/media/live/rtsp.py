@@ -51,7 +51,6 @@ class RtspConnection:
             if not streams or streams[0].codec_context is None:
                 raise VideoError(f"{self._name}: the camera sends no picture stream that can be decoded")
             self._stream = streams[0]
-            self._stream.codec_context.thread_type = "SLICE"
             self._decoding = Decoding(av, self._stream, self._name, choice, _PATIENCE_S)
         except BaseException:
             self._container.close()
