@@ -138,12 +138,17 @@ def chosen_phases(arguments: argparse.Namespace, gpus: int) -> list[Phase]:
     found = phases(gpus, arguments.parts)
     if not words:
         return found
-    wanted = {phase.name for phase in found if any(word in phase.name for word in words)}
-    while True:  # and what they need
-        more = {need for phase in found if phase.name in wanted for need in phase.needs} - wanted
-        if not more:
-            return [phase for phase in found if phase.name in wanted]
-        wanted |= more
+    needs = {phase.name: phase.needs for phase in found}
+    # How early: the first word that names a phase, or one that needs it.
+    turns = {phase.name: turn for turn, word in reversed(list(enumerate(words))) for phase in found if word in phase.name}
+    todo = list(turns)
+    while todo:
+        name = todo.pop()
+        for need in needs[name]:
+            if turns.get(need, len(words)) > turns[name]:
+                turns[need] = turns[name]
+                todo.append(need)
+    return sorted((phase for phase in found if phase.name in turns), key=lambda phase: turns[phase.name])
 
 
 def start(arguments: argparse.Namespace) -> None:
@@ -258,7 +263,9 @@ def main() -> None:
     parser.add_argument("seconds", nargs="?", type=float, default=560.0)
     parser.add_argument("--parts", type=int, default=15)
     parser.add_argument(
-        "--only", default="", help="words that are in the names of phases, with commas between them; what they need comes too"
+        "--only",
+        default="",
+        help="words that are in the names of phases, with commas between them, in their order; what they need comes too",
     )
     parser.add_argument("--gpus", type=int, help="with list: as if there were so many")
     parser.add_argument("--slots", type=int, default=0, help="builds at once on a GPU")

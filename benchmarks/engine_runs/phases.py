@@ -321,18 +321,20 @@ def _live(name: str, seconds: float) -> list[Phase]:
     run = f"cd {TREE}; {ENGINE} benchmarks/decoded_frames.py --models {model} --backend tensorrt --batches 1,4 --level 2"
     # A cache each: one builds one engine at a time.
     start, framed = (f"{_RUN} export JETLENS_CACHE={BASE}/cache/live-{kind}-{name}; {run}" for kind in ("plain", "framed"))
-    warm, timed = "--seconds 0.05 --rounds 1", "--seconds 1.5 --rounds 3"
+    warm, timed = "--seconds 0.05 --rounds 1", "--seconds 1 --rounds 3"
+    framed += " --framed --profile each"
     return [
         Phase(f"lw-{name}", "build", 80, 420, f"{start} {warm}", ("unpack", f"g-{name}")),
-        Phase(f"lwf-{name}", "build", 90, 420, f"{framed} {warm} --framed", ("unpack", f"g-{name}")),
+        Phase(f"lwf-{name}", "build", 180, 420, f"{framed} {warm}", ("unpack", f"g-{name}")),
         Phase(
             f"live-framed-{name}",
             "alone",
             seconds,
             200,
-            f"{framed} {timed} --framed --output {OUT}/live-framed-{name}.json",
+            f"{framed} {timed} --output {OUT}/live-framed-{name}.json",
             (f"lwf-{name}",),
         ),
+        Phase(f"live4-{name}", "alone", seconds, 200, f"{start} {timed} --lanes 4 --output {OUT}/live4-{name}.json", (f"lw-{name}",)),
         Phase(f"live-{name}", "alone", 2 * seconds, 200, f"{start} {timed} --four --output {OUT}/live-{name}.json", (f"lw-{name}",)),
     ]
 

@@ -1,8 +1,9 @@
-"""How frames come to answers on a session with several runs in flight: in a thread a lane, and without preparing between frames."""
+"""How frames come to answers on a session with several runs in flight: in which threads, and without preparing between frames."""
 
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,18 +31,18 @@ class AskedSession(LanedSession):
     ("largest", "sizes"), [(1, (1,)), (5, (1, 2, 3, 4, 5)), (16, (2, 4, 6, 8, 10, 12, 14, 16)), (20, (3, 6, 9, 12, 15, 18, 20))]
 )
 def test_few_sizes_are_made_ready_in_every_lane_and_no_other_is_asked_for(largest: int, sizes: tuple[int, ...]) -> None:
-    session = AskedSession(3, largest)
-    inference = LanedInference(reading_predictor(session), 3)
+    session = AskedSession(4, largest)
+    inference = LanedInference(reading_predictor(session), 4)
     inference.warm(largest)
-    assert session.asked == [size for size in sizes for _ in range(3)]
+    assert session.asked == [size for size in sizes for _ in range(4)]
     assert session.lent == 0
     session.asked.clear()
-    [(workers, steps)] = inference.stages()
-    assert workers == 3
+    [part] = inference.parts()
+    assert part.workers * (1 + part.ahead) == 4
     source = list(CodedFile(1, largest))
     for count in range(1, largest + 1):
         flight = InFlight([frame.image_rgb for frame in source[:count]])
-        for _, step in steps:
+        for _, step in part.steps:
             step(flight)
         assert len(inference.answers(flight)) == count
     assert set(session.asked) <= set(sizes)
@@ -61,9 +62,19 @@ def test_cameras_wait_for_no_batch_to_be_made_ready(monkeypatch: pytest.MonkeyPa
     assert warmed == [4]
 
 
-def test_frames_are_prepared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    predictor = reading_predictor(LanedSession(3))
-    preprocess, meeting = predictor.task.preprocess, threading.Barrier(3, timeout=10)
+@pytest.mark.parametrize(("lanes", "slow", "quick"), [(2, (2, 0), (2, 0)), (3, (3, 0), (2, 0)), (4, (4, 0), (2, 1)), (8, (8, 0), (2, 3))])
+def test_threads_and_runs_ahead_by_how_long_preparing_takes(lanes: int, slow: tuple[int, int], quick: tuple[int, int]) -> None:
+    for chosen, (workers, ahead) in (("antialias", slow), ("linear", quick)):
+        predictor = reading_predictor(LanedSession(lanes))
+        predictor.spec = replace(predictor.spec, preprocess=replace(predictor.spec.preprocess, filter=chosen))
+        [part] = LanedInference(predictor, lanes).parts()
+        assert (part.workers, part.ahead) == (workers, ahead)
+
+
+@pytest.mark.parametrize("lanes", [2, 6])
+def test_frames_are_prepared_at_once(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = reading_predictor(LanedSession(lanes))
+    preprocess, meeting = predictor.task.preprocess, threading.Barrier(2, timeout=10)
 
     def together(images: Any, out: Any = None) -> Any:
         meeting.wait()
@@ -71,7 +82,7 @@ def test_frames_are_prepared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(predictor.task, "preprocess", together)
     pairs = Pairs()
-    LivePipeline([CodedFile(0, 30)], predictor, pairs, options=LiveOptions(1, lanes=3)).run()
+    LivePipeline([CodedFile(0, 30)], predictor, pairs, options=LiveOptions(1, lanes=lanes)).run()
     assert (pairs.wrong, pairs.numbers) == (0, {0: list(range(30))})
 
 
@@ -85,12 +96,12 @@ def test_a_run_whose_answer_cannot_be_read_ends_everything(monkeypatch: pytest.M
     assert session.lent == 0
 
 
-@pytest.mark.parametrize(("cores", "lanes"), [(1, 3), (6, 3), (8, 4), (16, 8), (128, 8)])
+@pytest.mark.parametrize(("cores", "lanes"), [(1, 4), (6, 4), (10, 5), (16, 8), (128, 8)])
 def test_lanes_by_the_cores(cores: int, lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jetlens.pipeline.inference._cores", lambda: cores)
     assert gpu_lanes() == lanes
 
 
 def test_a_session_that_answers_at_once_prepares_in_one_thread() -> None:
-    [(preparing, _), (inferring, _)] = LivePipeline([CodedFile(0, 1)], reading_predictor(ReadingSession()), Pairs())._inferences[0].stages()
-    assert (preparing, inferring) == (1, 1)
+    parts = LivePipeline([CodedFile(0, 1)], reading_predictor(ReadingSession()), Pairs())._inferences[0].parts()
+    assert [(part.workers, part.ahead) for part in parts] == [(1, 0), (1, 0)]

@@ -73,9 +73,9 @@ def test_every_answer_belongs_to_its_frame(largest: int) -> None:
 
 
 def test_every_answer_belongs_to_its_frame_with_runs_in_flight() -> None:
-    session = LanedSession(3)
-    assert pairing(200, session, LiveOptions(4, lanes=3)).wrong == 0
-    assert session.most == 3
+    session = LanedSession(4)
+    assert pairing(200, session, LiveOptions(4, lanes=4)).wrong == 0
+    assert session.most == 4
     assert session.lent == 0
 
 
@@ -174,7 +174,7 @@ def test_how_many_runs_at_once_are_usual(monkeypatch: pytest.MonkeyPatch) -> Non
     assert usual_lanes(reading_predictor(Alone()), 1, 4, 4) == 4
     assert usual_lanes(reading_predictor(LanedSession(4)), 1, 4, 4) == 4
     monkeypatch.setattr("jetlens.pipeline.inference._cores", lambda: 2)
-    assert usual_lanes(reading_predictor(LanedSession(3)), 1, 4, 4) == 3
+    assert usual_lanes(reading_predictor(LanedSession(4)), 1, 4, 4) == 4
 
 
 @pytest.mark.parametrize("where", ["deliver", "result"])

@@ -87,6 +87,66 @@ def test_workers_work_at_once_and_hold_no_more_than_one_each() -> None:
     assert most <= 1 * 2 + 4 + 1
 
 
+@given(count=st.integers(0, 30), workers=st.integers(1, 3), ahead=st.integers(0, 3), threaded=st.booleans(), direct=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_what_is_begun_ahead_ends_in_order(count: int, workers: int, ahead: int, threaded: bool, direct: bool) -> None:
+    lock, held, most = threading.Lock(), set[int](), 0
+
+    def begin(item: int) -> None:
+        nonlocal most
+        with lock:
+            held.add(item)
+            most = max(most, len(held))
+
+    def run(item: int) -> int:
+        with lock:
+            held.remove(item)
+        return item
+
+    items, out = iter(range(count)), list[int]()
+    stage = Stage("ahead", run, workers, begin, ahead)
+    stats = run_stages(items, [stage, Stage("last", out.append)], threaded=threaded, poll=(lambda: next(items, None)) if direct else None)
+    assert (out, stats.frames, held) == (list(range(count)), count, set())
+    assert most <= (stage.holds if threaded else 1)
+
+
+def test_a_worker_begins_what_is_there_and_waits_for_no_more() -> None:
+    """Two of three items are there: both are begun before the first is run, and neither waits for the third."""
+    seen: list[str] = []
+    third = threading.Event()
+
+    def source() -> Iterator[int]:
+        yield 0
+        assert third.wait(10)
+        yield 2
+
+    def run(item: int) -> int:
+        seen.append(f"run {item}")
+        if item == 1:
+            third.set()
+        return item
+
+    polled = iter([1])
+    stages = [Stage("ahead", run, 1, lambda item: seen.append(f"begin {item}"), 2), Stage("last", id)]
+    run_stages(source(), stages, poll=lambda: next(polled, None))
+    assert seen == ["begin 0", "begin 1", "run 0", "run 1", "begin 2", "run 2"]
+
+
+def test_workers_take_from_a_source_that_waits_one_at_a_time() -> None:
+    """No thread is between the source and the first stage, and what the source raises is raised."""
+    names: set[str] = set()
+
+    def source() -> Iterator[int]:
+        for item in range(20):
+            names.add(threading.current_thread().name)
+            yield item
+        raise BoomError
+
+    with pytest.raises(BoomError):
+        run_stages(source(), [Stage("first", lambda item: item, 3), Stage("last", id)], name="collect", poll=lambda: None)
+    assert names == {"jetlens-first"}
+
+
 def test_an_error_wakes_workers_that_wait_for_their_turn() -> None:
     def work(item: int) -> int:
         if item == 0:

@@ -330,7 +330,7 @@ def _checked_precision(report: Inspection, asked: _Asked, version: Version, name
     if wanted and not report.runs_in(wanted):
         raise BackendError(
             f"{name} is an {wanted} graph and TensorRT {version.text} runs none of it in {wanted} ({report.summary()}); "
-            "the engine is not kept: this GPU may lack it, or the graph's types end before its convolutions"
+            "the engine is not kept: fp32 may be quicker for layers this small, this GPU may lack it, or the graph's types end before its convolutions"
         )
     return ran
 

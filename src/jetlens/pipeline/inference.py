@@ -26,7 +26,7 @@ __all__ = [
     "Inference",
     "LanedInference",
     "PlainInference",
-    "Steps",
+    "Part",
     "gpu_lanes",
     "largest_batch",
     "may_run_at_once",
@@ -34,18 +34,31 @@ __all__ = [
     "usual_lanes",
 ]
 
-_LEAST_GPU_LANES: Final = 3
-"""One whose input is filled, one that computes, one whose answer is read."""
+_LEAST_GPU_LANES: Final = 4
+"""Two threads, each with a run ahead."""
 _MOST_GPU_LANES: Final = 8
 """Each fills its input on a core: with antialiasing one resizes about 200 frames of 720p a second, and a GPU answers more."""
+_QUICK_WORKERS: Final = 2
+"""Threads where a picture is prepared in well under a millisecond: more would wait for the GIL, and the GPU has enough to do with runs ahead."""
 _READY_BATCHES: Final = 8
 """Sizes of batches that are made ready for cameras; others are filled up to the next one."""
 _MOST_LANES: Final = 4
 """On a processor: more would only hold more frames, since what comes before and after the model is one thread each."""
 
 
-Steps = Sequence[tuple[str, Callable[["InFlight"], None]]]
-"""Names and functions."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Steps of inference that have threads of their own.
+
+    Attributes:
+        workers: threads, each of which takes an item through all steps.
+        steps: names and functions, in order.
+        ahead: further items that a thread takes up to the last step before it does that for the oldest.
+    """
+
+    workers: int
+    steps: Sequence[tuple[str, Callable[[InFlight], None]]]
+    ahead: int = 0
 
 
 @dataclass(slots=True)
@@ -54,11 +67,13 @@ class InFlight:
 
     Attributes:
         images: uint8 RGB [height, width, 3] of any sizes; empty once they are prepared.
-        latency_ms: time that was worked on them.
+        latency_ms: time that was worked on them; where runs are in flight, from the first step to the end of the last.
+        started_s: when the first step began, on the clock of ``time.perf_counter``.
     """
 
     images: Sequence[Image]
     latency_ms: float = 0.0
+    started_s: float = 0.0
     batch: Batch | None = None
     lane: Lane | None = None
     pending: Pending | None = None
@@ -73,8 +88,8 @@ class Inference(Protocol):
         """Makes ready what the first batches of up to so many pictures would be held up by."""
         ...
 
-    def stages(self) -> Sequence[tuple[int, Steps]]:
-        """What has threads of its own, in order: how many, and the steps that each of them takes an item through."""
+    def parts(self) -> Sequence[Part]:
+        """What has threads of its own, in order."""
         ...
 
     def begun(self, flight: InFlight) -> bool:
@@ -128,9 +143,10 @@ class PlainInference:
     def warm(self, largest: int) -> None:
         """Nothing is kept by batch."""
 
-    def stages(self) -> Sequence[tuple[int, Steps]]:
-        """Preprocessing while the model runs on earlier ones."""
-        return ((1, (("prepare", _timed(self._prepare)),)), (self._lanes, (("infer", _timed(self._infer)),)))
+    def parts(self) -> Sequence[Part]:
+        """Both in every thread where the model may run in several, else preprocessing while it runs on earlier ones."""
+        prepare, infer = ("prepare", _timed(self._prepare)), ("infer", _timed(self._infer))
+        return (Part(self._lanes, (prepare, infer)),) if self._lanes > 1 else (Part(1, (prepare,)), Part(1, (infer,)))
 
     def begun(self, flight: InFlight) -> bool:
         """Whether the model has answered."""
@@ -193,7 +209,8 @@ def _cores() -> int:
 class LanedInference:
     """On a session with runs in flight: ``prepare`` into a lane, ``submit``, and ``infer``, which waits for the answer and reads it.
 
-    A thread a lane does all three: handing over between threads would cost more than small models take.
+    A thread does all three: handing over between threads would cost more than small models take. As many as lanes do so where preparing takes
+    long; else two, each of which fills further lanes before it waits for the oldest.
 
     Args:
         lanes: as many as the session was opened with.
@@ -206,8 +223,10 @@ class LanedInference:
         tensor = predictor.session.inputs[0]
         self._input = tensor.name
         self._fixed = tensor.shape[0] if isinstance(tensor.shape[0], int) else None
-        # A frame that the graph resizes is only copied: more threads would but wait for the GIL.
-        self._lanes = min(lanes, _LEAST_GPU_LANES) if predictor.spec.preprocess.frame_hw else lanes
+        preprocess = predictor.spec.preprocess
+        quick = preprocess.frame_hw is not None or preprocess.filter == "linear"
+        self._workers = min(lanes, _QUICK_WORKERS) if quick else lanes
+        self._ahead = lanes // self._workers - 1
         self._batches: Sequence[int] = ()
 
     def warm(self, largest: int) -> None:
@@ -215,12 +234,13 @@ class LanedInference:
         step = -(-largest // _READY_BATCHES)
         self._batches = (self._fixed,) if self._fixed else (*range(step, largest, step), largest)
         for batch in self._batches:
-            for lane in [self._session.lane(batch) for _ in range(self._lanes)]:
+            for lane in [self._session.lane(batch) for _ in range(self._workers * (1 + self._ahead))]:
                 lane.release()
 
-    def stages(self) -> Sequence[tuple[int, Steps]]:
-        """All of it in each thread."""
-        return ((self._lanes, (("prepare", _timed(self._prepare)), ("submit", _timed(self._submit)), ("infer", _timed(self._infer)))),)
+    def parts(self) -> Sequence[Part]:
+        """All of it in each thread, which prepares the next item while the GPU has one."""
+        steps = (("prepare", self._prepare), ("submit", self._submit), ("infer", self._infer))
+        return (Part(self._workers, steps, self._ahead),)
 
     def begun(self, flight: InFlight) -> bool:
         """Whether the run was started."""
@@ -239,6 +259,7 @@ class LanedInference:
             held.release()
 
     def _prepare(self, flight: InFlight) -> None:
+        flight.started_s = time.perf_counter()
         count = self._fixed or len(flight.images)
         flight.lane = self._session.lane(next((size for size in self._batches if size >= count), count))
         flight.batch = self._predictor.task.preprocess(flight.images, out=flight.lane.inputs[self._input])
@@ -258,6 +279,7 @@ class LanedInference:
         flight.pending = None
         count = len(flight.batch.placements)
         flight.predictions = self._predictor.task.postprocess({name: array[:count] for name, array in outputs.items()}, flight.batch)
+        flight.latency_ms = (time.perf_counter() - flight.started_s) * 1e3
 
 
 def open_inference(predictor: Predictor, lanes: int) -> Inference:

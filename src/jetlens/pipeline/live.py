@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Final
@@ -147,18 +147,19 @@ class LivePipeline:
         ]
         self._numbers = {id(capture): number for number, capture in enumerate(self._captures)}
         self._inferences = [open_inference(one, options.lanes) for one in (predictor, *([spare] if spare is not None else []))]
-        self._runs = {id(one): {name: run for _, steps in one.stages() for name, run in steps} for one in self._inferences}
+        self._runs = {id(one): {name: run for part in one.parts() for name, run in part.steps} for one in self._inferences}
         if len({tuple(runs) for runs in self._runs.values()}) > 1:
             raise UsageError(
                 f"the spare model runs on {spare and spare.facts.backend}, the other on {predictor.facts.backend}; load both on one"
             )
         self._level, self._changes = FULL, 0
         self._between = [Between() for _ in sources]
-        alike = zip(*(one.stages() for one in self._inferences), strict=True)
-        shares = [(min(workers for workers, _ in ones), [name for name, _ in ones[0][1]]) for ones in alike]
-        shares += [(1, ["draw"]), (1, ["encode"])]
-        names = [name for _, share in shares for name in share]
-        self._pacer = Pacer(names, [workers for workers, share in shares for _ in share])
+        alike = zip(*(one.parts() for one in self._inferences), strict=True)
+        shares = [(min(p.workers for p in parts), min(p.ahead for p in parts), [name for name, _ in parts[0].steps]) for parts in alike]
+        # Without pictures to draw the last two have so little to do that handing over would cost more.
+        shares += [(1, 0, ["draw"]), (1, 0, ["encode"])] if self._draws or observers else [(1, 0, ["draw", "encode"])]
+        at_once = {name: workers * (1 + ahead * (name == share[-1])) for workers, ahead, share in shares for name in share}
+        self._pacer = Pacer(list(at_once), list(at_once.values()))
         self._paced = any(capture.live for capture in self._captures)
         if self._paced:
             for inference in self._inferences:
@@ -173,7 +174,7 @@ class LivePipeline:
             paced=self._paced,
             clock=clock,
         )
-        self._stages = [Stage(share[-1], self._steps(share), workers) for workers, share in shares]
+        self._stages = [Stage(last, self._steps([last]), workers, self._steps(before), ahead) for workers, ahead, (*before, last) in shares]
         self.memory_mib = self._most_memory_mib()
         self.threaded = options.memory_mib is None or self.memory_mib <= options.memory_mib
         self._limit_mib = options.memory_mib
@@ -273,7 +274,16 @@ class LivePipeline:
 
     def _work(self, outcome: list[StreamStats | BaseException]) -> None:
         try:
-            outcome.append(run_stages(self._batches_in_turn(), self._stages, depth=self._depth, threaded=self.threaded, name="collect"))
+            outcome.append(
+                run_stages(
+                    map(self._batch, self._batcher),
+                    self._stages,
+                    depth=self._depth,
+                    threaded=self.threaded,
+                    name="collect",
+                    poll=self._poll,
+                )
+            )
         except BaseException as error:
             outcome.append(error)
         finally:
@@ -294,15 +304,18 @@ class LivePipeline:
         sizes = [prod(source.info.size_hw) or prod(UNKNOWN_SIZE_HW) for source in self._sources]
         ahead = 1 + max(2, self.largest_batch)
         waiting = sum(pixels * (2 if capture.live else ahead) for pixels, capture in zip(sizes, self._captures, strict=True))
-        batches = 1 + sum(stage.workers + self._depth for stage in self._stages)
+        batches = sum(stage.holds for stage in self._stages) + self._depth * (len(self._stages) - 1)
         return 3 * (waiting + batches * self.largest_batch * max(sizes)) / 2**20
 
-    def _batches_in_turn(self) -> Iterator[_Batch]:
-        for taken in self._batcher:
-            level = self._level
-            looked = tuple(self._between[self._numbers[id(capture)]].looks(frame, level.every) for capture, frame in taken)
-            images = [frame.image_rgb for (_, frame), looks in zip(taken, looked, strict=True) if looks]
-            yield _Batch(taken, InFlight(images), self._inferences[level.spare], looked, [])
+    def _batch(self, taken: Taken) -> _Batch:
+        level = self._level
+        looked = tuple(self._between[self._numbers[id(capture)]].looks(frame, level.every) for capture, frame in taken)
+        images = [frame.image_rgb for (_, frame), looks in zip(taken, looked, strict=True) if looks]
+        return _Batch(taken, InFlight(images), self._inferences[level.spare], looked, [])
+
+    def _poll(self) -> _Batch | None:
+        taken = self._batcher.poll()
+        return self._batch(taken) if taken else None
 
     def _steps(self, names: Sequence[str]) -> Callable[[_Batch], _Batch]:
         """What one thread does with a batch."""

@@ -24,11 +24,25 @@ class Stage:
 
     Attributes:
         workers: threads that call ``run`` at once, each on an item of its own; one for the last step, and where nothing is threaded.
+        begin: called with each item before ``run``.
+        ahead: further items that a worker begins, if they are there, before it runs the oldest: work that another device does meanwhile.
     """
 
     name: str
     run: Callable[[Any], Any]
     workers: int = 1
+    begin: Callable[[Any], object] | None = None
+    ahead: int = 0
+
+    @property
+    def holds(self) -> int:
+        """Items that it works on at once."""
+        return self.workers * (1 + self.ahead)
+
+    def begin_on(self, item: Any) -> None:
+        """What comes before ``run``."""
+        if self.begin is not None:
+            self.begin(item)
 
 
 class _End:
@@ -41,7 +55,8 @@ _END: Final = _End()
 class _Channel:
     """A bounded queue between stages, whose both sides wake up at once when the run stops; items go in by their numbers.
 
-    Who comes before its turn waits: going on would put one more thread into the queue for the GIL, which costs more than it gains.
+    Who comes before its turn waits: going on would put one more thread into the queue for the GIL, which costs more than it gains. Only the
+    writer whose turn it is is woken, for the same reason.
 
     Args:
         writers: threads that put items, each of which calls ``end``.
@@ -51,48 +66,93 @@ class _Channel:
         self._depth = depth
         self._writers = writers
         self._items: deque[Any] = deque()
-        lock = threading.Lock()
-        self._filled, self._taken = threading.Condition(lock), threading.Condition(lock)
+        self._lock = threading.Lock()
+        self._filled = threading.Condition(self._lock)
+        self._turns: dict[int, threading.Condition] = {}
         self._next = self._given = 0
         self._stopped = False
 
     def put(self, number: int, item: Any) -> bool:
         """Waits for its turn and for room; False where the run has stopped."""
-        with self._taken:
-            self._taken.wait_for(lambda: (number == self._next and len(self._items) < self._depth) or self._stopped)
+        with self._lock:
+            if not self._may_put(number):
+                turn = self._turns[number] = threading.Condition(self._lock)
+                turn.wait_for(lambda: self._may_put(number))
+                del self._turns[number]
             if self._stopped:
                 return False
             self._items.append(item)
             self._next += 1
             self._filled.notify()
-            # It may be another writer's turn.
-            self._taken.notify_all()
+            self._wake_writer()
             return True
 
-    def get(self) -> tuple[int, Any]:
-        """Waits for an item, and gives its number with it; the end where none will come."""
-        with self._filled:
-            self._filled.wait_for(lambda: self._items or not self._writers or self._stopped)
-            if self._stopped or not self._items:
-                return -1, _END
-            item = self._items.popleft()
-            self._given += 1
-            self._taken.notify_all()
-            return self._given - 1, item
+    def get(self, *, wait: bool = True) -> tuple[int, Any] | None:
+        """An item with its number, or the end where none will come; None where it is not to wait and none is there yet."""
+        with self._lock:
+            if wait:
+                self._filled.wait_for(lambda: self._items or not self._writers or self._stopped)
+            if self._items:
+                item = self._items.popleft()
+                self._given += 1
+                self._wake_writer()
+                return self._given - 1, item
+            return None if self._writers and not self._stopped else (-1, _END)
 
     def end(self) -> None:
         """One writer puts no more; what is inside can still be taken."""
-        with self._filled:
+        with self._lock:
             self._writers -= 1
             self._filled.notify_all()
 
     def stop(self) -> None:
         """Drops what is inside and wakes both sides."""
-        with self._filled:
+        with self._lock:
             self._stopped = True
             self._items.clear()
             self._filled.notify_all()
-            self._taken.notify_all()
+            for turn in self._turns.values():
+                turn.notify()
+
+    def _may_put(self, number: int) -> bool:
+        return (number == self._next and len(self._items) < self._depth) or self._stopped
+
+    def _wake_writer(self) -> None:
+        turn = self._turns.get(self._next)
+        if turn is not None:
+            turn.notify()
+
+
+class _Direct:
+    """A source whose items the workers of the first stage take themselves; one of them at a time may wait in it.
+
+    Args:
+        poll: gives the next item, or None where it would have to wait for it.
+    """
+
+    def __init__(self, items: Iterable[Any], poll: Callable[[], Any]) -> None:
+        self._items, self._poll = iter(items), poll
+        self._lock = threading.Lock()
+        self._given = 0
+        self._ended = False
+
+    def get(self, *, wait: bool = True) -> tuple[int, Any] | None:
+        """As of a channel; without waiting there is nothing while another worker waits."""
+        if not self._lock.acquire(blocking=wait):
+            return None
+        try:
+            item = _END if self._ended else next(self._items, _END) if wait else self._poll()
+            if item is None:
+                return None
+            self._ended = item is _END
+            self._given += 1
+            return self._given - 1, item
+        finally:
+            self._lock.release()
+
+    def stop(self) -> None:
+        """Gives no more."""
+        self._ended = True
 
 
 class _Clock:
@@ -113,9 +173,10 @@ class _Clock:
 class _Run:
     """What the threads of one run share: channels, clocks (one a thread), and the first error."""
 
-    def __init__(self, name: str, stages: Sequence[Stage], depth: int) -> None:
+    def __init__(self, name: str, stages: Sequence[Stage], depth: int, direct: _Direct | None) -> None:
         workers = [1, *(stage.workers for stage in stages)]
         self.channels = [_Channel(depth, writers) for writers in workers[:-1]]
+        self.inlets: list[_Channel | _Direct] = [direct or self.channels[0], *self.channels[1:]]
         self.clocks = {key: [_Clock() for _ in range(count)] for key, count in zip((name, *(s.name for s in stages)), workers, strict=True)}
         self._lock = threading.Lock()
         self.error: BaseException | None = None
@@ -125,8 +186,8 @@ class _Run:
         """Keeps the first error and stops every stage."""
         with self._lock:
             self.error = self.error or error
-        for channel in self.channels:
-            channel.stop()
+        for inlet in self.inlets:
+            inlet.stop()
 
     def feed(self, items: Iterable[Any], clock: _Clock) -> None:
         """The first thread: takes items from the source."""
@@ -143,13 +204,24 @@ class _Run:
             self.fail(error)
         outlet.end()
 
-    def work(self, stage: Stage, inlet: _Channel, outlet: _Channel, clock: _Clock) -> None:
+    def work(self, stage: Stage, inlet: _Channel | _Direct, outlet: _Channel, clock: _Clock) -> None:
         """A middle thread: one worker of a stage."""
+        begun: deque[tuple[int, Any]] = deque()
+        ended = False
         try:
-            while True:
-                number, item = inlet.get()
-                if item is _END:
-                    break
+            while begun or not ended:
+                got = None if ended else inlet.get(wait=not begun)
+                if got is not None:
+                    if got[1] is _END:
+                        ended = True
+                        continue
+                    with clock:
+                        stage.begin_on(got[1])
+                    begun.append(got)
+                    del got
+                    if len(begun) <= stage.ahead:
+                        continue
+                number, item = begun.popleft()
                 with clock:
                     item = stage.run(item)
                 if not outlet.put(number, item):
@@ -161,18 +233,26 @@ class _Run:
 
 
 def run_stages(
-    source: Iterable[Any], stages: Sequence[Stage], *, depth: int = DEPTH, threaded: bool = True, name: str = "decode"
+    source: Iterable[Any],
+    stages: Sequence[Stage],
+    *,
+    depth: int = DEPTH,
+    threaded: bool = True,
+    name: str = "decode",
+    poll: Callable[[], Any] | None = None,
 ) -> StreamStats:
     """Takes every item of the source through every stage, in order and without dropping any.
 
     The source and each stage but the last have threads of their own; the last runs in the caller's. At most ``depth`` items wait before
-    each stage, so at most ``depth * stages + workers + 1`` exist at a time, whatever the length. An ``InputError`` of the source ends the stream
+    each stage, so at most ``depth`` and ``holds`` of each stage and one more exist at a time, whatever the length. An ``InputError`` of the source ends the stream
     like its end, what came before goes through, and the statistics carry it as ``ended_by``. Any other error, and Ctrl-C, stops every
     stage after the item that it is working on and is raised once. When this returns or raises, its threads are gone.
 
     Args:
         threaded: False runs everything in the caller's thread, one item at a time.
         name: what the source is called in the statistics.
+        poll: for a source that waits rather than works: the threads of the first stage take its items themselves. It gives the next item, or
+            None where that is not there yet; what the source raises is raised.
 
     Raises:
         ValueError: there is no stage, the depth or a number of workers is below 1, the last has several, or two stages have one name.
@@ -180,10 +260,10 @@ def run_stages(
     names = [name, *(stage.name for stage in stages)]
     if not stages or depth < 1 or len(set(names)) < len(names):
         raise ValueError(f"stages {names} with depth {depth}: there must be at least one stage, names must differ, and depth be 1 or more")
-    if stages[-1].workers != 1 or any(stage.workers < 1 for stage in stages):
+    if stages[-1].holds != 1 or any(stage.workers < 1 or stage.ahead < 0 for stage in stages):
         raise ValueError(f"workers {[stage.workers for stage in stages]}: each stage has at least one, and the last exactly one")
     start = time.perf_counter()
-    run = _Run(name, stages, depth)
+    run = _Run(name, stages, depth, _Direct(source, poll) if poll is not None else None)
     frames = _run_threaded(run, source, stages, name) if threaded else _run_plain(run, source, stages, name)
     if run.error is not None:
         raise run.error
@@ -192,10 +272,12 @@ def run_stages(
 
 
 def _run_threaded(run: _Run, source: Iterable[Any], stages: Sequence[Stage], name: str) -> int:
-    threads = [threading.Thread(target=run.feed, args=(source, run.clocks[name][0]), name=f"jetlens-{name}", daemon=True)]
+    threads = []
+    if run.inlets[0] is run.channels[0]:
+        threads.append(threading.Thread(target=run.feed, args=(source, run.clocks[name][0]), name=f"jetlens-{name}", daemon=True))
     for index, stage in enumerate(stages[:-1]):
         for clock in run.clocks[stage.name]:
-            work = (stage, run.channels[index], run.channels[index + 1], clock)
+            work = (stage, run.inlets[index], run.channels[index + 1], clock)
             threads.append(threading.Thread(target=run.work, args=work, name=f"jetlens-{stage.name}", daemon=True))
     last, clock = stages[-1], run.clocks[stages[-1].name][0]
     started: list[threading.Thread] = []
@@ -204,11 +286,12 @@ def _run_threaded(run: _Run, source: Iterable[Any], stages: Sequence[Stage], nam
         for thread in threads:
             thread.start()
             started.append(thread)
-        while (item := run.channels[-1].get()[1]) is not _END:
+        while (got := run.inlets[-1].get()) is not None and got[1] is not _END:
             with clock:
-                last.run(item)
+                last.begin_on(got[1])
+                last.run(got[1])
             count += 1
-            del item
+            del got
     except BaseException as error:  # Ctrl-C arrives here, in the caller's thread
         run.fail(error)
     finally:
@@ -230,6 +313,7 @@ def _run_plain(run: _Run, source: Iterable[Any], stages: Sequence[Stage], name: 
             return count
         for stage in stages:
             with run.clocks[stage.name][0]:
+                stage.begin_on(item)
                 item = stage.run(item)
         count += 1
         del item
