@@ -62,7 +62,7 @@ def test_cameras_wait_for_no_batch_to_be_made_ready(monkeypatch: pytest.MonkeyPa
     assert warmed == [4]
 
 
-@pytest.mark.parametrize(("lanes", "slow", "quick"), [(2, (2, 0), (2, 0)), (3, (3, 0), (2, 0)), (4, (4, 0), (2, 1)), (8, (8, 0), (2, 3))])
+@pytest.mark.parametrize(("lanes", "slow", "quick"), [(2, (2, 0), (2, 0)), (3, (3, 0), (2, 0)), (4, (4, 0), (2, 1)), (8, (8, 0), (2, 1))])
 def test_threads_and_runs_ahead_by_how_long_preparing_takes(lanes: int, slow: tuple[int, int], quick: tuple[int, int]) -> None:
     for chosen, (workers, ahead) in (("antialias", slow), ("linear", quick)):
         predictor = reading_predictor(LanedSession(lanes))
