@@ -28,6 +28,8 @@ EXTRAS = {
     "torchvision": "train",
 }
 """Which extra brings an optional package."""
+_IN_JETPACK = frozenset({"cv2", "onnxruntime", "torch", "torchvision"})
+"""Packages of which a Jetson needs NVIDIA's own build."""
 
 
 def resolve(target: str) -> Any:
@@ -95,4 +97,5 @@ def require(package: str, *, extra: str, why: str = "this") -> Any:
 
 
 def _missing(package: str, extra: str, why: str) -> str:
-    return f"{why} needs {package}, which is not installed: pip install 'jetlens[{extra}]' (on a Jetson use JetPack's own package)"
+    own = " (on a Jetson use JetPack's own package)" if package in _IN_JETPACK else ""
+    return f"{why} needs {package}, which is not installed: pip install 'jetlens[{extra}]'{own}"

@@ -33,6 +33,7 @@ OPTIONAL = {
     "faster_coco_eval": ("faster-coco-eval", "map", "mAP of detectors"),
     "matplotlib": ("matplotlib", "report", "pictures of training and of networks"),
     "jinja2": ("Jinja2", "report", "the HTML page of report"),
+    "paho": ("paho-mqtt", "mqtt", "run --mqtt"),
 }
 """Package: its distribution, the extra that brings it, what it is for."""
 
