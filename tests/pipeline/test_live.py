@@ -167,7 +167,7 @@ def test_how_many_runs_at_once_are_usual(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("jetlens.pipeline.inference._cores", lambda: 8)
     predictor = reading_predictor(Immediate())
     # threads of a run, cameras, files
-    table = {(1, 1, 0): 1, (1, 3, 0): 3, (1, 0, 1): 4, (1, 1, 1): 4, (4, 0, 9): 2, (None, 1, 0): 1, (None, 2, 0): 2, (8, 5, 5): 1}
+    table = {(1, 1, 0): 1, (1, 3, 0): 3, (1, 0, 1): 4, (1, 1, 1): 4, (4, 0, 9): 3, (None, 1, 0): 1, (None, 2, 0): 2, (8, 5, 5): 1}
     assert {row: usual_lanes(predictor, *row) for row in table} == table
     assert usual_lanes(reading_predictor(Alone()), 1, 4, 4) == 1
     monkeypatch.setattr(Alone, "at_once", 2)

@@ -45,7 +45,7 @@ _QUICK_AHEAD: Final = 1
 _READY_BATCHES: Final = 8
 """Sizes of batches that are made ready for cameras; others are filled up to the next one."""
 _MOST_LANES: Final = 4
-"""On a processor: more would only hold more frames, since what comes before and after the model is one thread each."""
+"""On a processor: more would only hold more frames, since what comes after the model is one thread each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +184,9 @@ def may_run_at_once(predictor: Predictor) -> bool:
 def usual_lanes(predictor: Predictor, threads: int | None, cameras: int, files: int) -> int:
     """How many runs at once suit a predictor.
 
-    On a processor as many as its cores hold, of so many threads each, or of all cores' threads in turn. Cameras alone get no more runs than there are of them: a second
-    run on the next frame of the same camera would take the cores from the first, and its answer would only grow older.
+    On a processor as many as its cores hold, of so many threads each, or of all cores' threads in turn, and one more for several files. Cameras alone get no
+    more runs than cores hold and than there are of them: a second run on the next frame of the same camera would take the cores from the first, and
+    its answer would only grow older.
 
     Args:
         threads: inside one run, as the session was opened; None for the runtime's own choice.
@@ -195,7 +196,8 @@ def usual_lanes(predictor: Predictor, threads: int | None, cameras: int, files: 
     if not may_run_at_once(predictor):
         return 1
     fit = max(1, _cores() // (threads or 1))
-    return min(fit, _MOST_LANES, fit if files else cameras)
+    # One more for several files: each waits for its turn at times, and the cores then have another.
+    return min(fit + (fit > 1 and files > 1), _MOST_LANES) if files else min(fit, _MOST_LANES, cameras)
 
 
 def gpu_lanes() -> int:
