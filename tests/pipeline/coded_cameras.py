@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,30 @@ class ReadingSession:
         return self
 
     def __exit__(self, *_: object) -> None: ...
+
+
+class PooledSession(ReadingSession):
+    """Answers at once, in several threads; every third answer is slow, so that they overtake each other."""
+
+    facts = replace(ReadingSession.facts, provider="CPU")
+    at_once = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running, self.most = 0, 0
+        self._lock = threading.Lock()
+
+    def run(self, inputs: Any) -> Any:
+        with self._lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            slow = len(self.batches) % 3 == 0
+        time.sleep(0.002 if slow else 0.0005)
+        try:
+            return super().run(inputs)
+        finally:
+            with self._lock:
+                self.running -= 1
 
 
 def reading_predictor(session: Any) -> Predictor:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from coded_cameras import CodedFile, Lane, LanedSession, Pairs, ReadingSession, reading_predictor
+from coded_cameras import CodedFile, Lane, LanedSession, Pairs, PooledSession, ReadingSession, reading_predictor
 
-from jetlens.pipeline.inference import InFlight, LanedInference, gpu_lanes
+from jetlens.errors import UsageError
+from jetlens.pipeline.inference import InFlight, LanedInference, gpu_lanes, open_alike
 from jetlens.pipeline.live import LiveOptions, LivePipeline
 
 
@@ -104,3 +105,23 @@ def test_lanes_by_the_cores(cores: int, lanes: int, monkeypatch: pytest.MonkeyPa
 def test_a_session_that_answers_at_once_prepares_in_one_thread() -> None:
     parts = LivePipeline([CodedFile(0, 1)], reading_predictor(ReadingSession()), Pairs())._inferences[0].parts()
     assert [(part.workers, part.ahead) for part in parts] == [(1, 0), (1, 0)]
+
+
+def test_models_that_share_threads_have_the_same_parts() -> None:
+    """One that several threads may call prepares in them; beside one that only one may call it cannot."""
+
+    class Together(PooledSession):
+        at_once = 2
+
+    def parts(*sessions: Any) -> list[tuple[int, list[str]]]:
+        found, alike = open_alike([reading_predictor(session) for session in sessions], 2)
+        assert all(
+            [[name for name, _ in part.steps] for part in one.parts()] == [[name for name, _ in p.steps] for p in alike] for one in found
+        )
+        return [(part.workers, [name for name, _ in part.steps]) for part in alike]
+
+    assert parts(Together(), Together()) == [(2, ["prepare", "infer"])]
+    assert parts(Together(), PooledSession()) == parts(PooledSession(), Together()) == [(1, ["prepare"]), (1, ["infer"])]
+    assert parts(LanedSession(2), LanedSession(2)) == [(2, ["prepare", "submit", "infer"])]
+    with pytest.raises(UsageError, match="load all of them on one backend"):
+        parts(LanedSession(2), PooledSession())

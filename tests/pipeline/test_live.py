@@ -7,13 +7,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-from coded_cameras import CodedCamera, CodedFile, Lane, LanedSession, Pairs, ReadingSession, read, reading_predictor
+from coded_cameras import CodedCamera, CodedFile, Lane, LanedSession, Pairs, PooledSession, ReadingSession, read, reading_predictor
 
 from jetlens.backends.immediate import ImmediateLanes
 from jetlens.device.proc import process_memory
@@ -77,30 +76,6 @@ def test_every_answer_belongs_to_its_frame_with_runs_in_flight() -> None:
     assert pairing(200, session, LiveOptions(4, lanes=4)).wrong == 0
     assert session.most == 4
     assert session.lent == 0
-
-
-class PooledSession(ReadingSession):
-    """Answers at once, in several threads; every third answer is slow, so that they overtake each other."""
-
-    facts = replace(ReadingSession.facts, provider="CPU")
-    at_once = 1
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.running, self.most = 0, 0
-        self._lock = threading.Lock()
-
-    def run(self, inputs: Any) -> Any:
-        with self._lock:
-            self.running += 1
-            self.most = max(self.most, self.running)
-            slow = len(self.batches) % 3 == 0
-        time.sleep(0.002 if slow else 0.0005)
-        try:
-            return super().run(inputs)
-        finally:
-            with self._lock:
-                self.running -= 1
 
 
 @pytest.fixture

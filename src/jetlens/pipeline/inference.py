@@ -30,6 +30,7 @@ __all__ = [
     "gpu_lanes",
     "largest_batch",
     "may_run_at_once",
+    "open_alike",
     "open_inference",
     "usual_lanes",
 ]
@@ -290,6 +291,22 @@ def open_inference(predictor: Predictor, lanes: int) -> Inference:
     """How a predictor is run: with runs in flight where its session was opened for several."""
     laned = lanes > 1 and not isinstance(predictor.session, ImmediateLanes) and hasattr(predictor.session, "lane")
     return LanedInference(predictor, lanes) if laned else PlainInference(predictor, lanes)
+
+
+def open_alike(predictors: Sequence[Predictor], lanes: int) -> tuple[Sequence[Inference], Sequence[Part]]:
+    """One for each predictor, and the parts that all of them can take: the same threads run the one or the other.
+
+    Raises:
+        UsageError: they go through different steps.
+    """
+    found = [open_inference(one, lanes) for one in predictors]
+    parts = [one.parts() for one in found]
+    if len({tuple(name for part in each for name, _ in part.steps) for each in parts}) > 1:
+        raise UsageError(f"the models run on {' and '.join(one.facts.backend for one in predictors)}; load all of them on one backend")
+    if len({len(each) for each in parts}) > 1:
+        return open_alike(predictors, 1)
+    alike = zip(*parts, strict=True)
+    return found, [Part(min(p.workers for p in each), each[0].steps, min(p.ahead for p in each)) for each in alike]
 
 
 def largest_batch(predictor: Predictor, wanted: int | None, streams: int) -> int:

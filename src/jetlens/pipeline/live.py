@@ -16,7 +16,7 @@ from jetlens.media.base import Source
 from jetlens.pipeline.adaptive import FULL, Between, Level
 from jetlens.pipeline.batching import Batcher, Pacer, Taken
 from jetlens.pipeline.capture import Capture, stream_names
-from jetlens.pipeline.inference import Inference, InFlight, largest_batch, open_inference
+from jetlens.pipeline.inference import Inference, InFlight, largest_batch, open_alike
 from jetlens.pipeline.stages import DEPTH, Stage, run_stages
 from jetlens.pipeline.statistics import StageTimes, StreamStats
 from jetlens.pipeline.status import LiveStatus, Observer
@@ -97,11 +97,10 @@ class _Batch:
 class LivePipeline:
     """Runs every source through one predictor until all have ended or ``stop`` is called.
 
-    Each source is read in its own thread; ``prepare`` (preprocessing), ``infer`` (the model), ``draw`` and ``encode`` (the sinks) have a
-    thread each, ``infer`` as many as ``lanes`` on a processor; on a GPU as many do ``prepare``, ``submit`` and ``infer`` (with postprocessing
-    there, with drawing on a processor). Order is kept in every stream. Of a camera only the
-    newest frame waits, and it is taken as late as possible; of a file nothing is dropped, but where the model fails on it. ``pause``,
-    ``resume``, ``adapt``, ``stop`` and ``status`` may be called from any thread.
+    Each source is read in its own thread. The threads of ``Inference.parts`` take batches of frames and answer them; ``draw`` (on a processor
+    with postprocessing) and ``encode`` (the sinks) have a thread each where pictures are drawn, else one. Order is kept in every stream. Of a
+    camera only the newest frame waits, and it is taken as late as possible; of a file nothing is dropped, but where the model fails on it.
+    ``pause``, ``resume``, ``adapt``, ``stop`` and ``status`` may be called from any thread.
 
     Args:
         deliver: takes each result, with the frame that was drawn or, where nobody wants that, as it came.
@@ -146,16 +145,11 @@ class LivePipeline:
             for source, name in zip(sources, stream_names(sources), strict=True)
         ]
         self._numbers = {id(capture): number for number, capture in enumerate(self._captures)}
-        self._inferences = [open_inference(one, options.lanes) for one in (predictor, *([spare] if spare is not None else []))]
+        self._inferences, parts = open_alike((predictor, *([spare] if spare is not None else [])), options.lanes)
         self._runs = {id(one): {name: run for part in one.parts() for name, run in part.steps} for one in self._inferences}
-        if len({tuple(runs) for runs in self._runs.values()}) > 1:
-            raise UsageError(
-                f"the spare model runs on {spare and spare.facts.backend}, the other on {predictor.facts.backend}; load both on one"
-            )
         self._level, self._changes = FULL, 0
         self._between = [Between() for _ in sources]
-        alike = zip(*(one.parts() for one in self._inferences), strict=True)
-        shares = [(min(p.workers for p in parts), min(p.ahead for p in parts), [name for name, _ in parts[0].steps]) for parts in alike]
+        shares = [(part.workers, part.ahead, [name for name, _ in part.steps]) for part in parts]
         # Without pictures to draw the last two have so little to do that handing over would cost more.
         shares += [(1, 0, ["draw"]), (1, 0, ["encode"])] if self._draws or observers else [(1, 0, ["draw", "encode"])]
         at_once = {name: workers * (1 + ahead * (name == share[-1])) for workers, ahead, share in shares for name in share}
@@ -210,8 +204,7 @@ class LivePipeline:
             raise stats
         reading = [capture.times() for capture in self._captures]
         decode = StageTimes(sum(times.busy_s for times in reading), sum(times.cpu_s for times in reading))
-        stages = {"decode": decode, **{name: times for name, times in stats.stages.items() if name != "collect"}}
-        return StreamStats(sum(stream.delivered for stream in self.status().streams), stats.wall_s, stages)
+        return StreamStats(sum(stream.delivered for stream in self.status().streams), stats.wall_s, {**stats.stages, "decode": decode})
 
     def stop(self) -> None:
         """Ends soon: frames that the model has not begun on are dropped, those after it are delivered."""
@@ -274,16 +267,8 @@ class LivePipeline:
 
     def _work(self, outcome: list[StreamStats | BaseException]) -> None:
         try:
-            outcome.append(
-                run_stages(
-                    map(self._batch, self._batcher),
-                    self._stages,
-                    depth=self._depth,
-                    threaded=self.threaded,
-                    name="collect",
-                    poll=self._poll,
-                )
-            )
+            batches = map(self._batch, self._batcher)
+            outcome.append(run_stages(batches, self._stages, depth=self._depth, threaded=self.threaded, poll=self._poll))
         except BaseException as error:
             outcome.append(error)
         finally:
