@@ -12,7 +12,6 @@ import os
 import sys
 import threading
 import time
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 sys.path.append(str(Path(__file__).parents[1] / "media" / "live"))
 
@@ -95,18 +95,34 @@ class Moment:
     threads: int
 
 
+class Rows:
+    """Rows of numbers in memory that is taken at the start: what is noted here must not look like what grows there."""
+
+    def __init__(self, most: float, columns: int) -> None:
+        self._rows = np.ones((int(most), columns))
+        self.count = 0
+
+    def add(self, *values: float) -> None:
+        self._rows[self.count] = values
+        self.count += 1
+
+    def all(self) -> NDArray[np.float64]:
+        return self._rows[: self.count]
+
+
 @dataclass
 class Soak:
     """What was seen.
 
     Attributes:
-        ages: of answers in milliseconds, each after its time; an array, since a list of pairs is memory that grows.
+        moments: as ``Moment``.
+        ages: of answers: when, and how many milliseconds.
         back_s: from the camera's return to its next answer, a value a fault.
         stale: answers after a return to pictures from before it, and pictures that came again or are damaged.
     """
 
-    moments: list[Moment] = field(default_factory=list)
-    ages: array[float] = field(default_factory=lambda: array("d"))
+    moments: Rows
+    ages: Rows
     back_s: list[float] = field(default_factory=list)
     lost: int = 0
     stale: int = 0
@@ -120,7 +136,7 @@ class Soak:
             memory = process_memory(os.getpid())
             assert memory is not None
             held = memory.rss_mib, len(os.listdir("/proc/self/fd")), threading.active_count()
-            self.moments.append(Moment(time.monotonic() - self.started_s, *held))
+            self.moments.add(time.monotonic() - self.started_s, *held)
             time.sleep(0.2)
 
     def reader(self, stream: int) -> Callable[[Prediction, Frame], Prediction]:
@@ -135,20 +151,26 @@ class Soak:
         return read
 
     def between(self, start_s: float, end_s: float) -> list[Moment]:
-        return [moment for moment in self.moments if start_s <= moment.at_s < end_s]
+        rows = self.moments.all()
+        return [
+            Moment(at_s, rss_mib, int(files), int(threads))
+            for at_s, rss_mib, files, threads in rows[(rows[:, 0] >= start_s) & (rows[:, 0] < end_s)].tolist()
+        ]
 
     def growth_mib(self, first_s: tuple[float, float], last_s: tuple[float, float]) -> float:
         first, last = (median(moment.rss_mib for moment in self.between(*window)) for window in (first_s, last_s))
         return last - first
 
     def p99_ms(self, start_s: float, end_s: float) -> float:
-        at_s, ages_ms = np.array(self.ages).reshape(-1, 2).T
+        at_s, ages_ms = self.ages.all().T
         return float(np.percentile(ages_ms[(at_s >= start_s) & (at_s < end_s)], 99))
 
 
 def run_soak(folder: Path, seconds: float, every_s: float, deliver: Callable[[LiveResult, Frame], None] | None = None) -> Soak:
     """Runs four cameras through a model into videos and JSON lines, with a fault every so often."""
-    soak, rng = Soak(), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
+    # A look takes 0.2 s at least; cameras are opened before the time begins.
+    soak = Soak(Rows(6 * seconds + 100, 4), Rows(1.2 * FPS * CAMERAS * (seconds + 20), 2))
     with fake_cameras() as (uris, tell), load("orange-grade", "onnxruntime", threads=1) as predictor:
         sources = [open_source(uri) for uri in uris]
         facts, spec = predictor.facts, predictor.spec
@@ -156,7 +178,7 @@ def run_soak(folder: Path, seconds: float, every_s: float, deliver: Callable[[Li
 
         def take(result: LiveResult, drawn: Frame) -> None:
             outputs.write(result, drawn)
-            soak.ages.extend((time.monotonic() - soak.started_s, result.age_ms))
+            soak.ages.add(time.monotonic() - soak.started_s, result.age_ms)
             if deliver is not None:
                 deliver(result, drawn)
 
@@ -263,7 +285,7 @@ def test_minutes_of_faults(tmp_path: Path, record_property: Callable[[str, objec
     held = soak.between(first[0], last[1])
     record_property("threads", dict(Counter(moment.threads for moment in held).most_common(3)))
     record_property("files", dict(Counter(moment.files for moment in held).most_common(3)))
-    record_property("answers", len(soak.ages) // 2)
+    record_property("answers", soak.ages.count)
     assert soak.lost == 0
     assert soak.stale == 0
     assert max(soak.back_s) <= 2.0
