@@ -39,7 +39,7 @@ def test_few_sizes_are_made_ready_in_every_lane_and_no_other_is_asked_for(larges
     assert session.lent == 0
     session.asked.clear()
     [part] = inference.parts()
-    assert part.workers * (1 + part.ahead) == 4
+    assert part.holds == 4
     source = list(CodedFile(1, largest))
     for count in range(1, largest + 1):
         flight = InFlight([frame.image_rgb for frame in source[:count]])

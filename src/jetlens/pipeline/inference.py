@@ -63,6 +63,11 @@ class Part:
     steps: Sequence[tuple[str, Callable[[InFlight], None]]]
     ahead: int = 0
 
+    @property
+    def holds(self) -> int:
+        """Items that it works on at once."""
+        return self.workers * (1 + self.ahead)
+
 
 @dataclass(slots=True)
 class InFlight:
@@ -230,8 +235,9 @@ class LanedInference:
         self._fixed = tensor.shape[0] if isinstance(tensor.shape[0], int) else None
         preprocess = predictor.spec.preprocess
         quick = preprocess.frame_hw is not None or preprocess.filter == "linear"
-        self._workers = min(lanes, _QUICK_WORKERS) if quick else lanes
-        self._ahead = min(_QUICK_AHEAD, lanes // self._workers - 1)
+        workers = min(lanes, _QUICK_WORKERS) if quick else lanes
+        steps = (("prepare", self._prepare), ("submit", self._submit), ("infer", self._infer))
+        self._part = Part(workers, steps, min(_QUICK_AHEAD, lanes // workers - 1))
         self._batches: Sequence[int] = ()
 
     def warm(self, largest: int) -> None:
@@ -239,13 +245,12 @@ class LanedInference:
         step = -(-largest // _READY_BATCHES)
         self._batches = (self._fixed,) if self._fixed else (*range(step, largest, step), largest)
         for batch in self._batches:
-            for lane in [self._session.lane(batch) for _ in range(self._workers * (1 + self._ahead))]:
+            for lane in [self._session.lane(batch) for _ in range(self._part.holds)]:
                 lane.release()
 
     def parts(self) -> Sequence[Part]:
         """All of it in each thread, which prepares the next item while the GPU has one."""
-        steps = (("prepare", self._prepare), ("submit", self._submit), ("infer", self._infer))
-        return (Part(self._workers, steps, self._ahead),)
+        return (self._part,)
 
     def begun(self, flight: InFlight) -> bool:
         """Whether the run was started."""

@@ -168,7 +168,10 @@ class LivePipeline:
             paced=self._paced,
             clock=clock,
         )
-        self._stages = [Stage(last, self._steps([last]), workers, self._steps(before), ahead) for workers, ahead, (*before, last) in shares]
+        self._stages = [
+            Stage(last, self._step(last), workers, self._steps(before) if before else None, ahead)
+            for workers, ahead, (*before, last) in shares
+        ]
         self.memory_mib = self._most_memory_mib()
         self.threaded = options.memory_mib is None or self.memory_mib <= options.memory_mib
         self._limit_mib = options.memory_mib
@@ -302,14 +305,13 @@ class LivePipeline:
         taken = self._batcher.poll()
         return self._batch(taken) if taken else None
 
-    def _steps(self, names: Sequence[str]) -> Callable[[_Batch], _Batch]:
-        """What one thread does with a batch."""
+    def _steps(self, names: Sequence[str]) -> Callable[[_Batch], None]:
+        """What one thread does with a batch before its last step."""
         steps = [self._step(name) for name in names]
 
-        def all_of_them(batch: _Batch) -> _Batch:
+        def all_of_them(batch: _Batch) -> None:
             for step in steps:
                 step(batch)
-            return batch
 
         return all_of_them
 

@@ -39,10 +39,11 @@ class Stage:
         """Items that it works on at once."""
         return self.workers * (1 + self.ahead)
 
-    def begin_on(self, item: Any) -> None:
-        """What comes before ``run``."""
+    def whole(self, item: Any) -> Any:
+        """``begin`` and ``run``."""
         if self.begin is not None:
             self.begin(item)
+        return self.run(item)
 
 
 class _End:
@@ -215,8 +216,9 @@ class _Run:
                     if got[1] is _END:
                         ended = True
                         continue
-                    with clock:
-                        stage.begin_on(got[1])
+                    if stage.begin is not None:
+                        with clock:
+                            stage.begin(got[1])
                     begun.append(got)
                     del got
                     if len(begun) <= stage.ahead:
@@ -244,9 +246,9 @@ def run_stages(
     """Takes every item of the source through every stage, in order and without dropping any.
 
     The source and each stage but the last have threads of their own; the last runs in the caller's. At most ``depth`` items wait before
-    each stage, so at most ``depth`` and ``holds`` of each stage and one more exist at a time, whatever the length. An ``InputError`` of the source ends the stream
-    like its end, what came before goes through, and the statistics carry it as ``ended_by``. Any other error, and Ctrl-C, stops every
-    stage after the item that it is working on and is raised once. When this returns or raises, its threads are gone.
+    each stage, so at most ``depth`` and ``holds`` of each stage and one more exist at a time, whatever the length. An ``InputError`` of the
+    source ends the stream like its end, what came before goes through, and the statistics carry it as ``ended_by``. Any other error, and
+    Ctrl-C, stops every stage after the item that it is working on and is raised once. When this returns or raises, its threads are gone.
 
     Args:
         threaded: False runs everything in the caller's thread, one item at a time.
@@ -288,8 +290,7 @@ def _run_threaded(run: _Run, source: Iterable[Any], stages: Sequence[Stage], nam
             started.append(thread)
         while (got := run.inlets[-1].get()) is not None and got[1] is not _END:
             with clock:
-                last.begin_on(got[1])
-                last.run(got[1])
+                last.whole(got[1])
             count += 1
             del got
     except BaseException as error:  # Ctrl-C arrives here, in the caller's thread
@@ -313,8 +314,7 @@ def _run_plain(run: _Run, source: Iterable[Any], stages: Sequence[Stage], name: 
             return count
         for stage in stages:
             with run.clocks[stage.name][0]:
-                stage.begin_on(item)
-                item = stage.run(item)
+                item = stage.whole(item)
         count += 1
         del item
 
