@@ -87,6 +87,35 @@ def test_workers_work_at_once_and_hold_no_more_than_one_each() -> None:
     assert most <= 1 * 2 + 4 + 1
 
 
+@given(broken=st.integers(0, 12), workers=st.integers(1, 3), ahead=st.integers(0, 3))
+@settings(max_examples=30, deadline=None)
+def test_what_was_begun_is_left_where_the_run_stops(broken: int, workers: int, ahead: int) -> None:
+    """What a stage holds for an item is given back, whichever fails: here one whose ``run`` or, further on, the next stage does."""
+    lock, held = threading.Lock(), set[int]()
+
+    def begin(item: int) -> None:
+        with lock:
+            held.add(item)
+
+    def leave(item: int) -> None:
+        with lock:
+            held.remove(item)
+
+    def run(item: int) -> int:
+        leave(item)
+        if item == broken:
+            raise ValueError("broken")
+        return item
+
+    def last(item: int) -> None:
+        if item == 2 * broken:
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        run_stages(range(30), [Stage("ahead", run, workers, begin, ahead, leave), Stage("last", last)])
+    assert not held
+
+
 @given(count=st.integers(0, 30), workers=st.integers(1, 3), ahead=st.integers(0, 3), threaded=st.booleans(), direct=st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_what_is_begun_ahead_ends_in_order(count: int, workers: int, ahead: int, threaded: bool, direct: bool) -> None:

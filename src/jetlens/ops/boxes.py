@@ -11,25 +11,33 @@ __all__ = ["iou_matrix", "nms"]
 
 _MATRIX_LIMIT = 512
 """Up to so many boxes all overlaps are computed at once; above it class by class, and in a class as large, row by row for the boxes that are kept."""
+_ZERO, _TINY = np.float32(0), np.finfo(np.float32).tiny
+_LATER = np.triu(np.ones((_MATRIX_LIMIT, _MATRIX_LIMIT), bool), 1)
+"""Which box comes after which, where they are sorted."""
 
 
 def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     """Intersection over union of every box of ``a`` [N, 4] with every box of ``b`` [M, 4]: float32 [N, M]; 0 where both are empty."""
-    left_a, top_a, right_a, bottom_a = np.ascontiguousarray(a.T, np.float32)[:, :, None]
-    left_b, top_b, right_b, bottom_b = np.ascontiguousarray(b.T, np.float32)[:, None, :]
-    shared: NDArray[np.float32] = np.minimum(right_a, right_b)
-    shared -= np.maximum(left_a, left_b)
-    np.maximum(shared, 0, out=shared)
-    height = np.minimum(bottom_a, bottom_b)
-    height -= np.maximum(top_a, top_b)
-    np.maximum(height, 0, out=height)
-    shared *= height
-    union = (right_a - left_a) * (bottom_a - top_a) + (right_b - left_b) * (bottom_b - top_b)
+    sides_a = np.ascontiguousarray(a.T, np.float32)
+    sides_b = sides_a if a is b else np.ascontiguousarray(b.T, np.float32)
+    # Both axes in one array: with few boxes the calls cost more than what they compute.
+    size = np.minimum(sides_a[2:, :, None], sides_b[2:, None])
+    size -= np.maximum(sides_a[:2, :, None], sides_b[:2, None])
+    np.maximum(size, _ZERO, out=size)
+    shared: NDArray[np.float32] = np.multiply(size[0], size[1], out=size[0])
+    area_a = _areas(sides_a)
+    union = np.add(area_a[:, None], area_a if a is b else _areas(sides_b), out=size[1])
     union -= shared
     # Where both are empty the union is 0, and so is what they share.
-    np.maximum(union, np.finfo(np.float32).tiny, out=union)
+    np.maximum(union, _TINY, out=union)
     shared /= union
     return shared
+
+
+def _areas(sides: NDArray[np.float32]) -> NDArray[np.float32]:
+    size = sides[2:] - sides[:2]
+    areas: NDArray[np.float32] = np.multiply(size[0], size[1], out=size[0])
+    return areas
 
 
 def nms(
@@ -44,16 +52,18 @@ def nms(
 
     Boxes [N, 4], the other two [N]. Equal confidences keep the order in which they came.
     """
-    order = np.argsort(-confidence, kind="stable")
+    order = (-confidence).argsort(kind="stable")
     boxes, classes = xyxy[order], class_id[order]
-    whole = len(order) <= _MATRIX_LIMIT
-    groups: list[Any] = [slice(None)] if whole else [np.flatnonzero(classes == one_class) for one_class in np.unique(classes)]
-    dead = np.zeros(len(order), bool)
-    for group in groups:
-        if whole or len(group) <= _MATRIX_LIMIT:
-            dead[group] = _suppressed(boxes[group], classes[group], np.float32(iou))
-        else:
-            dead[group] = _suppressed_by_rows(boxes[group], np.float32(iou), max_detections)
+    if len(order) <= _MATRIX_LIMIT:
+        dead = _suppressed(boxes, classes, np.float32(iou))
+    else:
+        dead = np.zeros(len(order), bool)
+        for one_class in np.unique(classes):
+            group = np.flatnonzero(classes == one_class)
+            if len(group) <= _MATRIX_LIMIT:
+                dead[group] = _suppressed(boxes[group], classes[group], np.float32(iou))
+            else:
+                dead[group] = _suppressed_by_rows(boxes[group], np.float32(iou), max_detections)
     return order[~dead][:max_detections].astype(np.int64, copy=False)
 
 
@@ -64,9 +74,9 @@ def _suppressed(boxes: NDArray[np.float32], classes: NDArray[np.integer[Any]], i
         return dead
     overlapping = iou_matrix(boxes, boxes) > iou
     overlapping &= classes[:, None] == classes
-    overlapping = np.triu(overlapping, 1)
+    overlapping &= _LATER[: len(boxes), : len(boxes)]
     # Most boxes overlap none: only the others are looked at one by one.
-    for index in np.flatnonzero(overlapping.any(axis=1)).tolist():
+    for index in np.logical_or.reduce(overlapping, axis=1).nonzero()[0].tolist():
         if not dead[index]:
             dead |= overlapping[index]
     return dead

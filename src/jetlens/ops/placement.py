@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 __all__ = ["Placement"]
 
+_ZERO = np.float32(0)
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -28,12 +30,13 @@ class Placement:
 
     def boxes_to_source(self, xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
         """Boxes [N, 4] in canvas pixels as boxes in source pixels, clipped to the picture."""
-        scale = np.array(self.scale_xy * 2, np.float32)
-        offset = np.array(self.offset_xy * 2, np.float32)
         height, width = self.source_hw
-        limit = np.array([width, height, width, height], np.float32)
-        source: NDArray[np.float32] = np.clip((xyxy - offset) / scale, 0, limit)
-        return source.astype(np.float32, copy=False)
+        scale, offset, limit = np.array((self.scale_xy * 2, self.offset_xy * 2, (width, height) * 2), np.float32)
+        source: NDArray[np.float32] = np.subtract(xyxy, offset, dtype=np.float32)
+        source /= scale
+        np.maximum(source, _ZERO, out=source)
+        np.minimum(source, limit, out=source)
+        return source
 
     def boxes_to_canvas(self, xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
         """Boxes [N, 4] in source pixels as boxes in canvas pixels, not clipped."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jetlens.backends.base import Lane, Pending
 from jetlens.backends.breaker import Breaker, RunFailedError
@@ -39,10 +41,14 @@ _LEAST_GPU_LANES: Final = 4
 """Two threads, each with a run ahead."""
 _MOST_GPU_LANES: Final = 8
 """Each fills its input on a core: with antialiasing one resizes about 200 frames of 720p a second, and a GPU answers more."""
-_QUICK_WORKERS: Final = 2
-"""Threads where a picture is prepared in well under a millisecond: more would wait for the GIL, and the GPU has enough to do with runs ahead."""
-_QUICK_AHEAD: Final = 1
-"""Runs that each of them begins before it waits: more made both slower on an H200."""
+_ONE_THREAD: Final = (1, 3)
+"""Threads, and runs that each begins before it waits, where pictures take well under a millisecond: with a second thread all that both do took half as
+long again on an H200, for they wait for each other's GIL."""
+_TWO_THREADS: Final = (2, 1)
+"""Where masks of whole pictures come back, most of which is done without the GIL; and for cameras, whose frames would wait for the end of the runs
+before them while a GPU has room for more."""
+_MOST_HELPERS: Final = 3
+"""Threads that prepare further pictures of a batch meanwhile."""
 _READY_BATCHES: Final = 8
 """Sizes of batches that are made ready for cameras; others are filled up to the next one."""
 _MOST_LANES: Final = 4
@@ -112,6 +118,10 @@ class Inference(Protocol):
         """Gives back what one holds that will not go on."""
         ...
 
+    def close(self) -> None:
+        """Ends its threads, once nothing is on its way."""
+        ...
+
 
 def _timed(step: Callable[[InFlight], None]) -> Callable[[InFlight], None]:
     def timed(flight: InFlight) -> None:
@@ -169,6 +179,9 @@ class PlainInference:
     def release(self, flight: InFlight) -> None:
         """Nothing is held."""
 
+    def close(self) -> None:
+        """It has none."""
+
     def _prepare(self, flight: InFlight) -> None:
         # The first array tells the shape and type of the others.
         out = self._pool.take((len(flight.images), *self._shape), self._dtype) if self._shape else None
@@ -220,13 +233,14 @@ class LanedInference:
     """On a session with runs in flight: ``prepare`` into a lane, ``submit``, and ``infer``, which waits for the answer and reads it.
 
     A thread does all three: handing over between threads would cost more than small models take. As many as lanes do so where preparing takes
-    long; else two, each of which fills further lanes before it waits for the oldest.
+    long; else one or two, each of which fills further lanes before it waits for the oldest, and has help with batches.
 
     Args:
         lanes: as many as the session was opened with.
+        live: whether a camera is among the sources.
     """
 
-    def __init__(self, predictor: Predictor, lanes: int) -> None:
+    def __init__(self, predictor: Predictor, lanes: int, *, live: bool = False) -> None:
         self._predictor = predictor
         self._breaker = Breaker()
         self._session = predictor.session
@@ -235,10 +249,14 @@ class LanedInference:
         self._fixed = tensor.shape[0] if isinstance(tensor.shape[0], int) else None
         preprocess = predictor.spec.preprocess
         quick = preprocess.frame_hw is not None or preprocess.filter == "linear"
-        workers = min(lanes, _QUICK_WORKERS) if quick else lanes
+        two = live or predictor.spec.task == "segmentation"
+        workers, ahead = (_TWO_THREADS if two else _ONE_THREAD) if quick else (lanes, 0)
+        workers = min(lanes, workers)
         steps = (("prepare", self._prepare), ("submit", self._submit), ("infer", self._infer))
-        self._part = Part(workers, steps, min(_QUICK_AHEAD, lanes // workers - 1))
+        self._part = Part(workers, steps, min(ahead, lanes // workers - 1))
         self._batches: Sequence[int] = ()
+        helpers = min(_MOST_HELPERS, _cores() // 2 - 1) if quick else 0
+        self._helpers = ThreadPoolExecutor(helpers, "jetlens-prepare") if helpers > 0 else None
 
     def warm(self, largest: int) -> None:
         """Makes batches of a few sizes ready in every lane: done between frames it would hold up those of all cameras."""
@@ -268,12 +286,31 @@ class LanedInference:
             flight.lane = flight.pending = None
             held.release()
 
+    def close(self) -> None:
+        """Ends the helpers."""
+        if self._helpers is not None:
+            self._helpers.shutdown()
+
     def _prepare(self, flight: InFlight) -> None:
         flight.started_s = time.perf_counter()
         count = self._fixed or len(flight.images)
         flight.lane = self._session.lane(next((size for size in self._batches if size >= count), count))
-        flight.batch = self._predictor.task.preprocess(flight.images, out=flight.lane.inputs[self._input])
+        flight.batch = self._filled(flight.images, flight.lane.inputs[self._input])
         flight.images = ()
+
+    def _filled(self, images: Sequence[Image], out: NDArray[Any]) -> Batch:
+        """The pictures made ready in ``out``, several at once."""
+        preprocess = self._predictor.task.preprocess
+        if self._helpers is None or len(images) == 1:
+            return preprocess(images, out=out)
+        others = [self._helpers.submit(preprocess, images[i : i + 1], out[i : i + 1]) for i in range(1, len(images))]
+        try:
+            first = preprocess(images[:1], out=out[:1])
+        finally:
+            # Whatever fails, nobody writes into a lane that was given back.
+            for other in others:
+                other.exception()
+        return Batch(out, sum((other.result().placements for other in others), first.placements))
 
     def _submit(self, flight: InFlight) -> None:
         assert flight.lane is not None
@@ -292,24 +329,24 @@ class LanedInference:
         flight.latency_ms = (time.perf_counter() - flight.started_s) * 1e3
 
 
-def open_inference(predictor: Predictor, lanes: int) -> Inference:
-    """How a predictor is run: with runs in flight where its session was opened for several."""
+def open_inference(predictor: Predictor, lanes: int, *, live: bool = False) -> Inference:
+    """How a predictor is run: with runs in flight where its session was opened for several; ``live`` where a camera is among the sources."""
     laned = lanes > 1 and not isinstance(predictor.session, ImmediateLanes) and hasattr(predictor.session, "lane")
-    return LanedInference(predictor, lanes) if laned else PlainInference(predictor, lanes)
+    return LanedInference(predictor, lanes, live=live) if laned else PlainInference(predictor, lanes)
 
 
-def open_alike(predictors: Sequence[Predictor], lanes: int) -> tuple[Sequence[Inference], Sequence[Part]]:
+def open_alike(predictors: Sequence[Predictor], lanes: int, *, live: bool = False) -> tuple[Sequence[Inference], Sequence[Part]]:
     """One for each predictor, and the parts that all of them can take: the same threads run the one or the other.
 
     Raises:
         UsageError: they go through different steps.
     """
-    found = [open_inference(one, lanes) for one in predictors]
+    found = [open_inference(one, lanes, live=live) for one in predictors]
     parts = [one.parts() for one in found]
     if len({tuple(name for part in each for name, _ in part.steps) for each in parts}) > 1:
         raise UsageError(f"the models run on {' and '.join(one.facts.backend for one in predictors)}; load all of them on one backend")
     if len({len(each) for each in parts}) > 1:
-        return open_alike(predictors, 1)
+        return open_alike(predictors, 1, live=live)
     alike = zip(*parts, strict=True)
     return found, [Part(min(p.workers for p in each), each[0].steps, min(p.ahead for p in each)) for each in alike]
 

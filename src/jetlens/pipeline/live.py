@@ -145,7 +145,8 @@ class LivePipeline:
             for source, name in zip(sources, stream_names(sources), strict=True)
         ]
         self._numbers = {id(capture): number for number, capture in enumerate(self._captures)}
-        self._inferences, parts = open_alike((predictor, *([spare] if spare is not None else [])), options.lanes)
+        self._paced = any(capture.live for capture in self._captures)
+        self._inferences, parts = open_alike((predictor, *([spare] if spare is not None else [])), options.lanes, live=self._paced)
         self._runs = {id(one): {name: run for part in one.parts() for name, run in part.steps} for one in self._inferences}
         self._level, self._changes = FULL, 0
         self._between = [Between() for _ in sources]
@@ -154,7 +155,6 @@ class LivePipeline:
         shares += [(1, 0, ["draw"]), (1, 0, ["encode"])] if self._draws or observers else [(1, 0, ["draw", "encode"])]
         at_once = {name: workers * (1 + ahead * (name == share[-1])) for workers, ahead, share in shares for name in share}
         self._pacer = Pacer(list(at_once), list(at_once.values()))
-        self._paced = any(capture.live for capture in self._captures)
         if self._paced:
             for inference in self._inferences:
                 inference.warm(self.largest_batch)
@@ -169,7 +169,7 @@ class LivePipeline:
             clock=clock,
         )
         self._stages = [
-            Stage(last, self._step(last), workers, self._steps(before) if before else None, ahead)
+            Stage(last, self._step(last), workers, self._steps(before) if before else None, ahead, _release)
             for workers, ahead, (*before, last) in shares
         ]
         self.memory_mib = self._most_memory_mib()
@@ -201,6 +201,8 @@ class LivePipeline:
             self._worked.wait()
             worker.join()
             self._close_sources()
+            for inference in self._inferences:
+                inference.close()
             self._ended, self._ended_s = True, self._clock()
         stats = outcome[0]
         if isinstance(stats, BaseException):
@@ -332,7 +334,7 @@ class LivePipeline:
             except RunFailedError as error:  # one run's failure ends no stream
                 self._drop(batch, error.reason)
             except BaseException:
-                batch.inference.release(batch.flight)
+                _release(batch)
                 self.stop()
                 raise
             self._pacer.end(way, self._clock())
@@ -343,7 +345,7 @@ class LivePipeline:
     def _drop(self, batch: _Batch, reason: str = "stopped") -> None:
         if not batch.dropped:
             batch.dropped = True
-            batch.inference.release(batch.flight)
+            _release(batch)
             for capture, _ in batch.taken:
                 capture.drop(reason)
 
@@ -395,3 +397,8 @@ class LivePipeline:
             if capture.join(max(0.0, end_s - time.monotonic())) and not capture.live:
                 capture.source.close()
             capture.settle("stopped")
+
+
+def _release(batch: _Batch) -> None:
+    """Gives back what the model holds for a batch that will not go on."""
+    batch.inference.release(batch.flight)

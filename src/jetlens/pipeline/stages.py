@@ -26,6 +26,7 @@ class Stage:
         workers: threads that call ``run`` at once, each on an item of its own; one for the last step, and where nothing is threaded.
         begin: called with each item before ``run``.
         ahead: further items that a worker begins, if they are there, before it runs the oldest: work that another device does meanwhile.
+        leave: called with each item that was begun and will not be run, where the run has stopped.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Stage:
     workers: int = 1
     begin: Callable[[Any], object] | None = None
     ahead: int = 0
+    leave: Callable[[Any], object] | None = None
 
     @property
     def holds(self) -> int:
@@ -227,10 +229,13 @@ class _Run:
                 with clock:
                     item = stage.run(item)
                 if not outlet.put(number, item):
-                    return
+                    break
                 del item
         except BaseException as error:
             self.fail(error)
+        if stage.leave is not None:
+            for _, item in begun:
+                stage.leave(item)
         outlet.end()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jetlens.errors import ModelError
 from jetlens.ops.boxes import nms
@@ -41,7 +42,7 @@ class DetectionTask(Task[Detections]):
         return [self._to_source(c, p, outputs) for c, p in zip(found, batch.placements, strict=False)]
 
     def _to_source(self, candidates: Candidates, placement: Placement, outputs: Arrays) -> Detections:
-        if not (np.isfinite(candidates.xyxy).all() and np.isfinite(candidates.confidence).all()):
+        if not (_finite(candidates.xyxy) and _finite(candidates.confidence)):
             for name, array in outputs.items():
                 check_finite(self.spec, name, array)
             raise ModelError(
@@ -52,6 +53,10 @@ class DetectionTask(Task[Detections]):
         # Below the offset stand backgrounds.
         kept = kept[class_id[kept] >= 0]
         xyxy = placement.boxes_to_source(candidates.xyxy[kept])
-        solid = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+        solid = np.logical_and.reduce(xyxy[:, 2:] > xyxy[:, :2], axis=1)
         kept = kept[solid]
         return Detections(xyxy[solid], candidates.confidence[kept], class_id[kept], placement.source_hw, self.spec.labels)
+
+
+def _finite(array: NDArray[np.float32]) -> bool:
+    return bool(np.logical_and.reduce(np.isfinite(array), axis=None))

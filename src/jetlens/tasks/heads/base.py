@@ -95,11 +95,12 @@ def keep(score: Floats, confidence: float, spec: ModelSpec) -> NDArray[np.int64]
     Raises:
         ModelError: a score is NaN, so the graph's answer means nothing.
     """
-    if np.isnan(score).any():
+    if score.size and np.isnan(np.maximum.reduce(score, axis=None)):  # NaN is the maximum of all that it is among
         raise ModelError(
             f"{spec.name}: the graph answers NaN scores; check mean and std, and the precision (fp16 overflows where fp32 does not)"
         )
-    return np.flatnonzero((score >= confidence) & (score > 0))
+    kept = score >= confidence if confidence > 0 else score > 0
+    return kept.nonzero()[0]
 
 
 def corners_from_center(cxcywh: Floats) -> NDArray[np.float32]:
