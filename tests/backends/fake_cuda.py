@@ -71,13 +71,15 @@ class FakeCudart:
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)  # noqa: N815
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)  # noqa: N815
     cudaHostAllocPortable, cudaHostAllocMapped, cudaStreamNonBlocking, cudaEventRecordExternal = 1, 2, 1, 1  # noqa: N815
+    cudaHostRegisterPortable = 1  # noqa: N815
 
     def __init__(self, *, integrated: bool = False, devices: int = 1, slow: int = 0, memory_limit: int = 1 << 30) -> None:
         self.calls: Counter[str] = Counter()
         self.slow, self.integrated, self.devices, self.memory_limit = slow, integrated, devices, memory_limit
-        self.capture_fails = False
+        self.capture_fails = self.locking_fails = False
         self.host: dict[int, Any] = {}
         self.mapped: set[int] = set()
+        self.locked: set[int] = set()
         self.device: dict[int, Any] = {}
         self.streams: dict[int, Stream] = {}
         self.graphs: dict[int, Graph] = {}
@@ -231,6 +233,19 @@ class FakeCudart:
     def cudaFreeHost(self, address: int) -> Any:  # noqa: N802
         del self.host[address]
         self.mapped.discard(address)
+        return (SUCCESS,)
+
+    def cudaHostRegister(self, address: int, size: int, flags: int) -> Any:  # noqa: N802
+        assert address not in self.host, "memory is locked twice"
+        if self.locking_fails:
+            return (INVALID,)
+        self.host[address] = (ctypes.c_char * size).from_address(address)
+        self.locked.add(address)
+        return (SUCCESS,)
+
+    def cudaHostUnregister(self, address: int) -> Any:  # noqa: N802
+        self.locked.remove(address)
+        del self.host[address]
         return (SUCCESS,)
 
     def cudaHostGetDevicePointer(self, address: int, flags: int) -> Any:  # noqa: N802

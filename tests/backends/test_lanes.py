@@ -17,11 +17,13 @@ from nets import assert_answers, classify, net, on_fake_gpu, pictures
 from jetlens.backends.base import SessionOptions
 from jetlens.backends.tensorrt import TensorRtSession, open_engine
 from jetlens.errors import BackendError
+from jetlens.ops.buffers import BufferPool
 
 LANES, LARGEST = 3, 4
 
 
 def opened(monkeypatch: pytest.MonkeyPatch, cudart: FakeCudart, *, lanes: int = LANES, mapped: bool = False) -> TensorRtSession:
+    monkeypatch.setattr("jetlens.backends.tensorrt.pages.LEAST_BYTES", 48)
     on_fake_gpu(monkeypatch, cudart, net(profile=(1, 2, LARGEST)))
     return open_engine(fake_engine(), SessionOptions(lanes=lanes), mapped=mapped)
 
@@ -38,6 +40,7 @@ class LanesMachine(RuleBasedStateMachine):
         self.cudart = FakeCudart(slow=1)
         self.cudart.capture_fails = not captures
         self.session = opened(self.patch, self.cudart, mapped=mapped)
+        self.pool = BufferPool(2 * LANES * LARGEST)
         self.taken = 0
 
     @precondition(lambda self: self.taken < LANES)
@@ -63,6 +66,27 @@ class LanesMachine(RuleBasedStateMachine):
         with pytest.raises(BackendError, match="submitted or released before"):
             self.session.submit(lane)
         return pending, images
+
+    @rule(target=runs, lane=consumes(held), seed=st.integers(0, 999), fewer=st.booleans(), new=st.booleans())
+    def submit_borrowed(self, lane: Any, seed: int, fewer: bool, new: bool) -> tuple[Any, Any]:
+        """Pictures of a source that lends its memory again, and with them one in memory of its own; nobody but the session holds them."""
+        images = pictures(len(lane.inputs["images"]), seed)[fewer:]
+        if not len(images):
+            images = pictures(1, seed)
+        mine = [self.pool.take((4, 4, 3)) for _ in images]
+        for image, content in zip(mine, images, strict=True):
+            image[:] = content
+        if new:
+            mine[0] = mine[0].copy()
+        lane.inputs["images"][:] = 7
+        lane.borrow("images", mine)
+        with pytest.raises(BackendError, match="pictures uint8"):
+            lane.borrow("images", [image[:3] for image in mine])
+        pending = self.session.submit(lane)
+        with pytest.raises(BackendError, match="submitted or released before"):
+            lane.borrow("images", mine)
+        rest = np.full((len(lane.inputs["images"]) - len(images), 4, 4, 3), 7, np.uint8)
+        return pending, np.concatenate([images, rest])
 
     @rule(lane=consumes(held))
     def release_lane(self, lane: Any) -> None:
@@ -131,6 +155,7 @@ class LanesMachine(RuleBasedStateMachine):
         living = self.cudart.living()
         # Pages that the caller still holds may live on, nothing else.
         assert set(living) <= {"host"}
+        assert not self.cudart.locked
 
 
 LanesMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
@@ -157,6 +182,43 @@ def test_lanes_that_share_a_buffer_are_found_out(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(AssertionError):
         assert_answers(first.result(), pictures(1, 1))
     session.close()
+
+
+def borrowed_run(session: TensorRtSession, pool: BufferPool, seed: int) -> Any:
+    """A run on a picture that nobody else holds, in memory that was lent before."""
+    lane, image = session.lane(1), pool.take((4, 4, 3))
+    image[:] = pictures(1, seed)[0]
+    lane.borrow("images", [image])
+    return session.submit(lane)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_pictures_that_lie_in_their_own_memory_are_kept_for_as_long_as_they_are_read(kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that came before is copied from where it lies, once it is locked. The control keeps no picture: the source writes the next one over it."""
+    cudart, pool = FakeCudart(slow=1), BufferPool()
+    session = opened(monkeypatch, cudart)
+    assert_answers(borrowed_run(session, pool, 1).result(), pictures(1, 1))
+    assert not cudart.locked
+    pending = borrowed_run(session, pool, 2)
+    assert len(cudart.locked) == 1
+    if not kept:
+        session._slots[-1]._borrowed = ()
+    pool.take((4, 4, 3))[:] = 9
+    answers = pending.result()
+    assert np.array_equal(answers["logits"], classify(pictures(1, 2))["logits"]) == kept
+    del pool
+    assert not cudart.locked
+    session.close()
+
+
+def test_where_times_are_measured_pictures_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jetlens.backends.tensorrt.pages.LEAST_BYTES", 48)
+    cudart, pool = FakeCudart(), BufferPool()
+    on_fake_gpu(monkeypatch, cudart, net(profile=(1, 2, LARGEST)))
+    with open_engine(fake_engine(), SessionOptions(timed=True)) as session:
+        for seed in range(3):
+            assert_answers(borrowed_run(session, pool, seed).result(), pictures(1, seed))
+    assert "cudaHostRegister" not in cudart.calls
 
 
 def test_one_thread_submits_while_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
@@ -22,6 +23,7 @@ from jetlens.engines.options import BuildOptions
 from jetlens.engines.plan import Engine
 from jetlens.errors import BackendError
 from jetlens.graph import read_graph
+from jetlens.ops.buffers import BufferPool
 from jetlens.spec import read_model
 from tiny_graphs import SIZE_HW, color_graph
 
@@ -143,6 +145,34 @@ def test_lanes_answer_as_one_lane_does(engine: Engine) -> None:
             opened.run({"images": pictures(1)})
         for lane in held:
             lane.release()
+
+
+def test_lanes_read_pictures_where_they_lie(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of a source that lends its memory again answer as copied ones do, while it writes the next ones."""
+    monkeypatch.setattr("jetlens.backends.tensorrt.pages.LEAST_BYTES", 1)
+    pool = BufferPool(64)
+    with open_engine(engine, SessionOptions(lanes=3), read_graph(MODEL)) as opened:
+        flight: deque[tuple[Any, NDArray[np.uint8]]] = deque()
+
+        def take_one() -> None:
+            pending, images = flight.popleft()
+            np.testing.assert_allclose(pending.result()["logits"], opened_alone.run({"images": images})["logits"], rtol=1e-3, atol=1e-3)
+
+        with open_engine(engine, SessionOptions(), read_graph(MODEL)) as opened_alone:
+            for seed in range(300):
+                images = pictures(1 + seed % LARGEST, seed)
+                lane, lent = opened.lane(len(images)), [pool.take(images.shape[1:]) for _ in images]
+                for own, image in zip(lent, images, strict=True):
+                    own[...] = image
+                lane.borrow("images", lent)
+                flight.append((opened.submit(lane), images))
+                del lent, own
+                if len(flight) == 3:
+                    take_one()
+            while flight:
+                take_one()
+        assert opened._pages is not None
+        assert any(owner.locked for owner in opened._pages._owners.values()), "no memory could be locked on this machine"
 
 
 def test_others_wait_while_one_submits(engine: Engine) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from coded_cameras import CodedFile, Lane, LanedSession, Pairs, PooledSession, ReadingSession, reading_predictor
 
-from jetlens.errors import InputError, UsageError
+from jetlens.errors import UsageError
 from jetlens.pipeline.inference import InFlight, LanedInference, gpu_lanes, open_alike
 from jetlens.pipeline.live import LiveOptions, LivePipeline
 
@@ -34,7 +33,7 @@ class AskedSession(LanedSession):
 )
 def test_few_sizes_are_made_ready_in_every_lane_and_no_other_is_asked_for(largest: int, sizes: tuple[int, ...]) -> None:
     session = AskedSession(4, largest)
-    inference = LanedInference(reading_predictor(session), 4, live=True)
+    inference = LanedInference(reading_predictor(session), 4)
     inference.warm(largest)
     assert session.asked == [size for size in sizes for _ in range(4)]
     assert session.lent == 0
@@ -65,79 +64,27 @@ def test_cameras_wait_for_no_batch_to_be_made_ready(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("lanes", "slow", "files", "cameras"),
-    [(2, (2, 0), (1, 1), (2, 0)), (3, (3, 0), (1, 2), (2, 0)), (4, (4, 0), (1, 3), (2, 1)), (8, (8, 0), (1, 3), (2, 1))],
+    ("lanes", "slow", "quick", "in_graph"),
+    [(2, (2, 0), (2, 0), (1, 1)), (3, (3, 0), (2, 0), (1, 2)), (4, (4, 0), (2, 1), (1, 3)), (8, (8, 0), (2, 1), (1, 3))],
 )
 def test_threads_and_runs_ahead_by_how_long_preparing_takes(
-    lanes: int, slow: tuple[int, int], files: tuple[int, int], cameras: tuple[int, int]
+    lanes: int, slow: tuple[int, int], quick: tuple[int, int], in_graph: tuple[int, int]
 ) -> None:
-    for chosen, live, expected in (
-        ("antialias", False, slow),
-        ("antialias", True, slow),
-        ("linear", False, files),
-        ("linear", True, cameras),
+    for preprocess, task, live, expected in (
+        ({"filter": "antialias"}, "detection", False, slow),
+        ({"filter": "linear"}, "detection", False, quick),
+        ({"frame_hw": (8, 8)}, "detection", False, in_graph),
+        ({"frame_hw": (8, 8)}, "detection", True, quick),
+        ({"frame_hw": (8, 8)}, "segmentation", False, quick),
     ):
         predictor = reading_predictor(LanedSession(lanes))
-        predictor.spec = replace(predictor.spec, preprocess=replace(predictor.spec.preprocess, filter=chosen))
+        predictor.spec = replace(predictor.spec, task=task, preprocess=replace(predictor.spec.preprocess, **preprocess))
         [part] = LanedInference(predictor, lanes, live=live).parts()
         assert (part.workers, part.ahead) == expected
-    predictor.spec = replace(predictor.spec, task="segmentation")
-    [part] = LanedInference(predictor, lanes).parts()
-    assert (part.workers, part.ahead) == cameras
-
-
-def test_pictures_of_a_batch_are_prepared_at_once_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    inference, preprocess = helped(monkeypatch)
-    meeting = threading.Barrier(4, timeout=10)
-
-    def together(images: Any, out: Any = None) -> Any:
-        meeting.wait()
-        return preprocess(images, out)
-
-    monkeypatch.setattr(inference._predictor.task, "preprocess", together)
-    flight = InFlight([frame.image_rgb for frame in CodedFile(1, 4)])
-    for _, step in inference.parts()[0].steps:
-        step(flight)
-    assert [round(float(answer.confidence[0])) for answer in inference.answers(flight)] == [1, 2, 3, 4]  # type: ignore[attr-defined]
-    inference.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("jetlens-prepare")]
-
-
-@pytest.mark.parametrize("failing", range(4))
-def test_a_picture_that_cannot_be_prepared_leaves_no_helper_in_the_lane(failing: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    inference, preprocess = helped(monkeypatch)
-    failed, written = threading.Event(), []
-
-    def fail_or_be_slow(images: Any, out: Any = None) -> Any:
-        number = int(images[0][0, 1, 0])
-        if number == failing:
-            failed.set()
-            raise InputError("a bad picture")
-        assert failed.wait(10)
-        time.sleep(0.02)
-        written.append(number)
-        return preprocess(images, out)
-
-    monkeypatch.setattr(inference._predictor.task, "preprocess", fail_or_be_slow)
-    flight = InFlight([frame.image_rgb for frame in CodedFile(1, 4)])
-    with pytest.raises(InputError, match="a bad picture"):
-        inference.parts()[0].steps[0][1](flight)
-    assert sorted(written) == [number for number in range(4) if number != failing]
-    inference.release(flight)
-    inference.close()
-
-
-def helped(monkeypatch: pytest.MonkeyPatch) -> tuple[LanedInference, Any]:
-    """Inference on a machine with cores for helpers, and how its pictures are prepared."""
-    monkeypatch.setattr("jetlens.pipeline.inference._cores", lambda: 8)
-    session = AskedSession(2, 4)
-    inference = LanedInference(reading_predictor(session), 2)
-    return inference, inference._predictor.task.preprocess
 
 
 def test_frames_are_prepared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = reading_predictor(LanedSession(2))
-    predictor.spec = replace(predictor.spec, preprocess=replace(predictor.spec.preprocess, filter="antialias"))
     preprocess, meeting = predictor.task.preprocess, threading.Barrier(2, timeout=10)
 
     def together(images: Any, out: Any = None) -> Any:
@@ -186,6 +133,6 @@ def test_models_that_share_threads_have_the_same_parts() -> None:
 
     assert parts(Together(), Together()) == [(2, ["prepare", "infer"])]
     assert parts(Together(), PooledSession()) == parts(PooledSession(), Together()) == [(1, ["prepare"]), (1, ["infer"])]
-    assert parts(LanedSession(2), LanedSession(2)) == [(1, ["prepare", "submit", "infer"])]
+    assert parts(LanedSession(2), LanedSession(2)) == [(2, ["prepare", "submit", "infer"])]
     with pytest.raises(UsageError, match="load all of them on one backend"):
         parts(LanedSession(2), PooledSession())

@@ -62,7 +62,7 @@ def test_negative_control_workers_on_a_plain_queue_mix_the_order() -> None:
         assert [done.result() for done in as_completed([pool.submit(uneven, item) for item in range(8)])] != list(range(8))
 
 
-def test_workers_work_at_once_and_hold_no_more_than_one_each() -> None:
+def test_workers_work_at_once_and_hold_one_each_and_one_more_but_one() -> None:
     lock, meeting = threading.Lock(), threading.Barrier(3, timeout=10)
     alive, most = 0, 0
 
@@ -84,7 +84,22 @@ def test_workers_work_at_once_and_hold_no_more_than_one_each() -> None:
             alive -= 1
 
     assert run_stages(source(), [Stage("meet", meet, 3), Stage("last", last)], depth=1).frames == 30
-    assert most <= 1 * 2 + 4 + 1
+    assert most <= 1 * 2 + (3 - 1) + 4 + 1
+
+
+def test_a_worker_whose_item_is_early_goes_on() -> None:
+    """The first item takes until the third is begun, which a worker that waited with the second would never do."""
+    third = threading.Event()
+
+    def run(item: int) -> int:
+        if item == 2:
+            third.set()
+        assert item or third.wait(10)
+        return item
+
+    out: list[int] = []
+    run_stages(range(6), [Stage("run", run, 2), Stage("last", out.append)], depth=1)
+    assert out == list(range(6))
 
 
 @given(broken=st.integers(0, 12), workers=st.integers(1, 3), ahead=st.integers(0, 3))

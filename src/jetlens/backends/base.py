@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
@@ -93,6 +93,16 @@ class Lane(Protocol):
 
     inputs: Mapping[str, NDArray[Any]]
 
+    def borrow(self, name: str, pictures: Sequence[NDArray[Any]]) -> None:
+        """Takes pictures for the first rows of an input, from where they lie if the runtime can read them there; else they are copied.
+
+        They must not be written to until the answer was taken.
+
+        Raises:
+            BackendError: they are not of the input's type and shape, or too many.
+        """
+        ...
+
     def release(self) -> None:
         """Gives the lane back without a run; ``submit`` does so itself once the answer was taken."""
         ...
@@ -145,7 +155,7 @@ class Session(Protocol):
         ...
 
     def submit(self, inputs: Mapping[str, NDArray[Any]] | Lane) -> Pending:
-        """Starts a run on arrays, which are copied, or on a lane that was filled; has read its inputs when it returns.
+        """Starts a run on arrays, which are copied, or on a lane that was filled; has read them when it returns, but for what the lane borrowed.
 
         Raises:
             BackendError: the inputs do not fit, or all lanes are in flight.

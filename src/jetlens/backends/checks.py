@@ -13,7 +13,7 @@ from jetlens.errors import BackendError, ModelError, plain_line
 from jetlens.graph import read_graph
 from jetlens.spec import TensorSpec
 
-__all__ = ["check_feed", "check_precision", "is_plan", "reason"]
+__all__ = ["check_feed", "check_pictures", "check_precision", "is_plan", "reason"]
 
 _ONNX_START = b"\x08"
 """The field with the IR version, with which every writer of ONNX files begins."""
@@ -36,6 +36,18 @@ def reason(error: BaseException) -> str:
         text = noise.sub(" ", text)
     text = plain_line(text) or type(error).__name__
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def check_pictures(name: str, page: NDArray[Any], pictures: Sequence[NDArray[Any]]) -> None:
+    """Compares pictures with the rows of the input that they are for.
+
+    Raises:
+        BackendError: they are too many, or of another type or shape.
+    """
+    wrong = next((one for one in pictures if one.dtype != page.dtype or one.shape != page.shape[1:]), None)
+    if wrong is not None or len(pictures) > len(page):
+        came = f"{len(pictures)} pictures" if wrong is None else f"{wrong.dtype} {list(wrong.shape)}"
+        raise BackendError(f"input {name!r} takes {len(page)} pictures {page.dtype} {list(page.shape[1:])}, and {came} came")
 
 
 def check_feed(backend: str, specs: Sequence[TensorSpec], inputs: Mapping[str, NDArray[Any]]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jetlens.backends.base import DeviceTimings, Lane
+from jetlens.backends.checks import check_pictures
 from jetlens.spec import TensorSpec
 
 __all__ = ["ImmediateLanes"]
@@ -20,6 +21,13 @@ class ImmediateLane:
     def __init__(self, specs: tuple[TensorSpec, ...], batch: int) -> None:
         shapes = {row.name: tuple(batch if isinstance(axis, str) and i == 0 else axis for i, axis in enumerate(row.shape)) for row in specs}
         self.inputs: Mapping[str, NDArray[Any]] = {row.name: np.zeros(shapes[row.name], row.dtype) for row in specs}  # type: ignore[arg-type]
+
+    def borrow(self, name: str, pictures: Sequence[NDArray[Any]]) -> None:
+        """Copies pictures into the first rows of an input."""
+        page = self.inputs[name]
+        check_pictures(name, page, pictures)
+        for row, picture in zip(page, pictures, strict=False):
+            np.copyto(row, picture)
 
     def release(self) -> None:
         """Gives the lane back unused."""

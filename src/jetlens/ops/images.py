@@ -201,12 +201,24 @@ def prepare(
 def _copied(
     images_rgb: Sequence[Image], spec: PreprocessSpec, frame_hw: tuple[int, int], out: NDArray[Any] | None
 ) -> tuple[NDArray[Any], tuple[Placement, ...]]:
+    placements = place_frames(images_rgb, spec)
     frames = np.empty((len(images_rgb), *frame_hw, 3), np.uint8) if out is None else out
     for image, frame in zip(images_rgb, frames, strict=True):
-        if image.dtype != np.uint8 or image.shape != (*frame_hw, 3):
+        np.copyto(frame, image)
+    return frames, placements
+
+
+def place_frames(images_rgb: Sequence[Image], spec: PreprocessSpec) -> tuple[Placement, ...]:
+    """The placement of each frame for a graph that resizes frames itself.
+
+    Raises:
+        InputError: a frame is not of the one size that the graph takes.
+    """
+    wanted = (*(spec.frame_hw or ()), 3)
+    for image in images_rgb:
+        if image.dtype != np.uint8 or image.shape != wanted:
             raise InputError(
-                f"the model takes frames uint8 {[*frame_hw, 3]} as they are, and {image.dtype} {list(image.shape)} came; "
+                f"the model takes frames uint8 {list(wanted)} as they are, and {image.dtype} {list(image.shape)} came; "
                 "export it for this camera (--frame-size HxW), or without --frame-size for pictures of any size"
             )
-        np.copyto(frame, image)
-    return frames, (place(frame_hw, spec),) * len(images_rgb)
+    return (place(wanted[:2], spec),) * len(images_rgb)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jetlens.backends.base import Lane, Pending
 from jetlens.backends.breaker import Breaker, RunFailedError
@@ -19,6 +17,7 @@ from jetlens.backends.immediate import ImmediateLanes
 from jetlens.errors import UsageError
 from jetlens.frame import Image
 from jetlens.ops.buffers import BufferPool
+from jetlens.ops.images import place_frames
 from jetlens.predictor import Predictor
 from jetlens.results import Prediction
 from jetlens.tasks.base import Arrays, Batch
@@ -42,13 +41,11 @@ _LEAST_GPU_LANES: Final = 4
 _MOST_GPU_LANES: Final = 8
 """Each fills its input on a core: with antialiasing one resizes about 200 frames of 720p a second, and a GPU answers more."""
 _ONE_THREAD: Final = (1, 3)
-"""Threads, and runs that each begins before it waits, where pictures take well under a millisecond: with a second thread all that both do took half as
-long again on an H200, for they wait for each other's GIL."""
+"""Threads, and runs that each begins before it waits, where the graph resizes the frames: a second thread made the first wait for the GIL, and all
+that both did took half as long again on an H200."""
 _TWO_THREADS: Final = (2, 1)
-"""Where masks of whole pictures come back, most of which is done without the GIL; and for cameras, whose frames would wait for the end of the runs
-before them while a GPU has room for more."""
-_MOST_HELPERS: Final = 3
-"""Threads that prepare further pictures of a batch meanwhile."""
+"""Where a picture is resized in under a millisecond, or a mask of its size comes back, most of which is done without the GIL; and for cameras, whose
+frames would wait for the end of the runs before them while a GPU has room for more."""
 _READY_BATCHES: Final = 8
 """Sizes of batches that are made ready for cameras; others are filled up to the next one."""
 _MOST_LANES: Final = 4
@@ -118,10 +115,6 @@ class Inference(Protocol):
         """Gives back what one holds that will not go on."""
         ...
 
-    def close(self) -> None:
-        """Ends its threads, once nothing is on its way."""
-        ...
-
 
 def _timed(step: Callable[[InFlight], None]) -> Callable[[InFlight], None]:
     def timed(flight: InFlight) -> None:
@@ -179,9 +172,6 @@ class PlainInference:
     def release(self, flight: InFlight) -> None:
         """Nothing is held."""
 
-    def close(self) -> None:
-        """It has none."""
-
     def _prepare(self, flight: InFlight) -> None:
         # The first array tells the shape and type of the others.
         out = self._pool.take((len(flight.images), *self._shape), self._dtype) if self._shape else None
@@ -233,7 +223,7 @@ class LanedInference:
     """On a session with runs in flight: ``prepare`` into a lane, ``submit``, and ``infer``, which waits for the answer and reads it.
 
     A thread does all three: handing over between threads would cost more than small models take. As many as lanes do so where preparing takes
-    long; else one or two, each of which fills further lanes before it waits for the oldest, and has help with batches.
+    long; else one or two, each of which fills further lanes before it waits for the oldest. Frames that the graph resizes are not copied here.
 
     Args:
         lanes: as many as the session was opened with.
@@ -249,14 +239,12 @@ class LanedInference:
         self._fixed = tensor.shape[0] if isinstance(tensor.shape[0], int) else None
         preprocess = predictor.spec.preprocess
         quick = preprocess.frame_hw is not None or preprocess.filter == "linear"
-        two = live or predictor.spec.task == "segmentation"
-        workers, ahead = (_TWO_THREADS if two else _ONE_THREAD) if quick else (lanes, 0)
+        one = preprocess.frame_hw is not None and not live and predictor.spec.task != "segmentation"
+        workers, ahead = (lanes, 0) if not quick else _ONE_THREAD if one else _TWO_THREADS
         workers = min(lanes, workers)
         steps = (("prepare", self._prepare), ("submit", self._submit), ("infer", self._infer))
         self._part = Part(workers, steps, min(ahead, lanes // workers - 1))
         self._batches: Sequence[int] = ()
-        helpers = min(_MOST_HELPERS, _cores() // 2 - 1) if quick else 0
-        self._helpers = ThreadPoolExecutor(helpers, "jetlens-prepare") if helpers > 0 else None
 
     def warm(self, largest: int) -> None:
         """Makes batches of a few sizes ready in every lane: done between frames it would hold up those of all cameras."""
@@ -286,31 +274,18 @@ class LanedInference:
             flight.lane = flight.pending = None
             held.release()
 
-    def close(self) -> None:
-        """Ends the helpers."""
-        if self._helpers is not None:
-            self._helpers.shutdown()
-
     def _prepare(self, flight: InFlight) -> None:
         flight.started_s = time.perf_counter()
         count = self._fixed or len(flight.images)
         flight.lane = self._session.lane(next((size for size in self._batches if size >= count), count))
-        flight.batch = self._filled(flight.images, flight.lane.inputs[self._input])
+        preprocess = self._predictor.spec.preprocess
+        if preprocess.frame_hw is None:
+            flight.batch = self._predictor.task.preprocess(flight.images, out=flight.lane.inputs[self._input])
+        else:
+            placements = place_frames(flight.images, preprocess)
+            flight.lane.borrow(self._input, flight.images)
+            flight.batch = Batch(flight.lane.inputs[self._input], placements)
         flight.images = ()
-
-    def _filled(self, images: Sequence[Image], out: NDArray[Any]) -> Batch:
-        """The pictures made ready in ``out``, several at once."""
-        preprocess = self._predictor.task.preprocess
-        if self._helpers is None or len(images) == 1:
-            return preprocess(images, out=out)
-        others = [self._helpers.submit(preprocess, images[i : i + 1], out[i : i + 1]) for i in range(1, len(images))]
-        try:
-            first = preprocess(images[:1], out=out[:1])
-        finally:
-            # Whatever fails, nobody writes into a lane that was given back.
-            for other in others:
-                other.exception()
-        return Batch(out, sum((other.result().placements for other in others), first.placements))
 
     def _submit(self, flight: InFlight) -> None:
         assert flight.lane is not None

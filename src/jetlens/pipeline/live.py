@@ -201,8 +201,6 @@ class LivePipeline:
             self._worked.wait()
             worker.join()
             self._close_sources()
-            for inference in self._inferences:
-                inference.close()
             self._ended, self._ended_s = True, self._clock()
         stats = outcome[0]
         if isinstance(stats, BaseException):
@@ -294,7 +292,7 @@ class LivePipeline:
         sizes = [prod(source.info.size_hw) or prod(UNKNOWN_SIZE_HW) for source in self._sources]
         ahead = 1 + max(2, self.largest_batch)
         waiting = sum(pixels * (2 if capture.live else ahead) for pixels, capture in zip(sizes, self._captures, strict=True))
-        batches = sum(stage.holds for stage in self._stages) + self._depth * (len(self._stages) - 1)
+        batches = sum(stage.holds for stage in self._stages) + sum(self._depth + stage.workers - 1 for stage in self._stages[:-1])
         return 3 * (waiting + batches * self.largest_batch * max(sizes)) / 2**20
 
     def _batch(self, taken: Taken) -> _Batch:

@@ -56,50 +56,55 @@ _END: Final = _End()
 
 
 class _Channel:
-    """A bounded queue between stages, whose both sides wake up at once when the run stops; items go in by their numbers.
+    """A bounded queue between stages, whose both sides wake up at once when the run stops; items come out in the order of their numbers.
 
-    Who comes before its turn waits: going on would put one more thread into the queue for the GIL, which costs more than it gains. Only the
-    writer whose turn it is is woken, for the same reason.
+    A writer whose item is early leaves it here and goes on; one that is too far ahead waits. Only the writer that has room now is woken: all
+    of them would put more threads into the queue for the GIL.
 
     Args:
+        depth: items that a single writer may have in here, and each further one may have one more.
         writers: threads that put items, each of which calls ``end``.
     """
 
     def __init__(self, depth: int, writers: int = 1) -> None:
-        self._depth = depth
+        self._room = depth + writers - 1
         self._writers = writers
-        self._items: deque[Any] = deque()
+        self._items: dict[int, Any] = {}
         self._lock = threading.Lock()
         self._filled = threading.Condition(self._lock)
-        self._turns: dict[int, threading.Condition] = {}
-        self._next = self._given = 0
+        self._waiting: dict[int, threading.Condition] = {}
+        self._given = 0
         self._stopped = False
 
     def put(self, number: int, item: Any) -> bool:
-        """Waits for its turn and for room; False where the run has stopped."""
+        """Waits for room; False where the run has stopped."""
         with self._lock:
             if not self._may_put(number):
-                turn = self._turns[number] = threading.Condition(self._lock)
-                turn.wait_for(lambda: self._may_put(number))
-                del self._turns[number]
+                waiting = self._waiting[number] = threading.Condition(self._lock)
+                waiting.wait_for(lambda: self._may_put(number))
+                del self._waiting[number]
             if self._stopped:
                 return False
-            self._items.append(item)
-            self._next += 1
-            self._filled.notify()
-            self._wake_writer()
+            self._items[number] = item
+            if number == self._given:
+                self._filled.notify()
             return True
 
     def get(self, *, wait: bool = True) -> tuple[int, Any] | None:
-        """An item with its number, or the end where none will come; None where it is not to wait and none is there yet."""
+        """The next item with its number, or the end where none will come; None where it is not to wait and that is not there yet."""
         with self._lock:
             if wait:
-                self._filled.wait_for(lambda: self._items or not self._writers or self._stopped)
-            if self._items:
-                item = self._items.popleft()
+                self._filled.wait_for(lambda: self._given in self._items or not self._writers or self._stopped)
+            if self._given in self._items:
+                number = self._given
                 self._given += 1
-                self._wake_writer()
-                return self._given - 1, item
+                writer = self._waiting.get(number + self._room)
+                if writer is not None:
+                    writer.notify()
+                # Another reader may wait for the next one, which came before this one.
+                if self._given in self._items:
+                    self._filled.notify()
+                return number, self._items.pop(number)
             return None if self._writers and not self._stopped else (-1, _END)
 
     def end(self) -> None:
@@ -114,16 +119,11 @@ class _Channel:
             self._stopped = True
             self._items.clear()
             self._filled.notify_all()
-            for turn in self._turns.values():
-                turn.notify()
+            for waiting in self._waiting.values():
+                waiting.notify()
 
     def _may_put(self, number: int) -> bool:
-        return (number == self._next and len(self._items) < self._depth) or self._stopped
-
-    def _wake_writer(self) -> None:
-        turn = self._turns.get(self._next)
-        if turn is not None:
-            turn.notify()
+        return number < self._given + self._room or self._stopped
 
 
 class _Direct:
@@ -250,10 +250,11 @@ def run_stages(
 ) -> StreamStats:
     """Takes every item of the source through every stage, in order and without dropping any.
 
-    The source and each stage but the last have threads of their own; the last runs in the caller's. At most ``depth`` items wait before
-    each stage, so at most ``depth`` and ``holds`` of each stage and one more exist at a time, whatever the length. An ``InputError`` of the
-    source ends the stream like its end, what came before goes through, and the statistics carry it as ``ended_by``. Any other error, and
-    Ctrl-C, stops every stage after the item that it is working on and is raised once. When this returns or raises, its threads are gone.
+    The source and each stage but the last have threads of their own; the last runs in the caller's. At most ``depth`` items wait before each stage,
+    and one more for each worker but one of the stage before it; with ``holds`` of each stage and one more that is all that exists at a time,
+    whatever the length. An ``InputError`` of the source ends the stream like its end, what came before goes through, and the statistics carry it
+    as ``ended_by``. Any other error, and Ctrl-C, stops every stage after the item that it is working on and is raised once. When this returns or
+    raises, its threads are gone.
 
     Args:
         threaded: False runs everything in the caller's thread, one item at a time.

@@ -131,6 +131,18 @@ class Cuda:
         array.fill(0)
         return array
 
+    def lock_pages(self, address: int, size: int) -> bool:
+        """Page-locks memory of this process, so that the GPU can read it where it lies; False where that cannot be. See ``unlock_pages``."""
+        (status,) = self._runtime.cudaHostRegister(address, size, self._runtime.cudaHostRegisterPortable)
+        if status:
+            # Nobody else is to find this error.
+            self._runtime.cudaGetLastError()
+        return not status
+
+    def unlock_pages(self, address: int) -> None:
+        """Undoes ``lock_pages``."""
+        self._runtime.cudaHostUnregister(address)
+
     def mapped_address(self, array: NDArray[Any]) -> int:
         """Where the GPU finds mapped page-locked bytes."""
         return int(self.call("cudaHostGetDevicePointer", array.ctypes.data, 0))

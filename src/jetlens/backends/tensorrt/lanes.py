@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -34,19 +34,21 @@ class Program:
         copies: by name, a call that gives an output as an array of the caller's own.
         lent: the outputs without a copy, read-only; a copy where the engine has another type than the graph.
         filler: rows after the batch up to the smallest that the engine takes; zeroed before a run.
-        start: puts the run on the lane's stream.
+        enqueue: puts the run on the lane's stream, call by call.
+        start: the same as one launch where it could be captured.
         context: kept for as long as its graph is launched.
-        graph: the executable CUDA graph, None where calls are plain.
+        start_filled: as ``start``, of what lies on the device; None until it is wanted.
     """
 
     inputs: Mapping[str, NDArray[Any]]
     copies: tuple[tuple[str, Callable[[], NDArray[Any]]], ...]
     lent: tuple[tuple[str, Callable[[], NDArray[Any]]], ...]
     filler: tuple[NDArray[Any], ...]
+    enqueue: Callable[..., None]
     start: Callable[[], None]
     context: Any
-    graph: Any
-    free_graph: Callable[[], None]
+    graphs: ExitStack
+    start_filled: Callable[[], None] | None = None
 
     def take(self) -> dict[str, NDArray[Any]]:
         """The outputs of a finished run as arrays of the caller's own."""
@@ -60,9 +62,9 @@ class Program:
         """Gives graph and context back; it cannot run again."""
         self.start = _refuse
         try:
-            self.free_graph()
+            self.graphs.close()
         finally:
-            self.context = self.graph = None
+            self.context = None
 
 
 class Slot:
@@ -79,6 +81,7 @@ class Slot:
         self._cuda, self._opened, self._layout, self._mapped = cuda, opened, layout, mapped
         self.flying = self.closed = False
         self.refusal = ""
+        self._borrowed: Sequence[NDArray[Any]] = ()
         self._programs: OrderedDict[int, Program] = OrderedDict()
         tensors = (*layout.inputs, *layout.outputs)
         with ExitStack() as owned:
@@ -119,13 +122,15 @@ class Slot:
             if not context.set_tensor_address(row.name, self._device[row.name]):
                 raise BackendError(f"tensorrt: the engine takes no buffer for {row.name!r}: {self._opened.messages.last_error()}")
         views = _views(layout, arrays, batch, run)
-        enqueue = partial(self._enqueue, context, arrays)
-        graph = self._captured(enqueue)
-        plain = graph is None
-        start = partial(enqueue, captured=False) if plain else self._cuda.launcher(graph, self.stream)
-        free = _nothing if plain else partial(self._cuda.call, "cudaGraphExecDestroy", graph)
-        program = self._programs[batch] = Program(*views, start=start, context=context, graph=graph, free_graph=free)
+        enqueue, graphs = partial(self._enqueue, context, arrays), ExitStack()
+        start = self._launch(enqueue, graphs)
+        program = self._programs[batch] = Program(*views, enqueue=enqueue, start=start, context=context, graphs=graphs)
         return program
+
+    def prepare_filled(self, program: Program) -> None:
+        """Makes what runs it on pictures that were copied to the device one by one."""
+        if program.start_filled is None:
+            program.start_filled = self._launch(partial(program.enqueue, inputs=False), program.graphs)
 
     def start(self, program: Program) -> None:
         """Starts a run on the inputs that were written."""
@@ -134,15 +139,24 @@ class Slot:
         self.flying = True
         program.start()
 
+    def start_on(self, program: Program, name: str, addresses: Sequence[int], pictures: Sequence[NDArray[Any]]) -> None:
+        """Starts a run on pictures that are copied from page-locked memory, one by one; they are kept until it has ended."""
+        assert program.start_filled is not None
+        self.flying, self._borrowed = True, pictures
+        size, device = pictures[0].nbytes, self._device[name]
+        for number, address in enumerate(addresses):
+            self._cuda.copy(device + number * size, address, size, self.stream, to_device=True)
+        program.start_filled()
+
     def wait(self) -> None:
         """Returns once the run has ended."""
         self.wait_for_stream()
-        self.flying = False
+        self.flying, self._borrowed = False, ()
 
     def done(self) -> bool:
         """Whether the run has ended; never waits."""
         if self.flying and self._cuda.idle(self.stream):
-            self.flying = False
+            self.flying, self._borrowed = False, ()
         return not self.flying
 
     def timings(self) -> DeviceTimings | None:
@@ -194,6 +208,14 @@ class Slot:
         owned.callback(self._cuda.free, address)
         return address
 
+    def _launch(self, enqueue: Callable[..., None], graphs: ExitStack) -> Callable[[], None]:
+        """One launch of a run where it can be captured, else its calls."""
+        graph = self._captured(enqueue)
+        if graph is None:
+            return partial(enqueue, captured=False)
+        graphs.callback(self._cuda.call, "cudaGraphExecDestroy", graph)
+        return self._cuda.launcher(graph, self.stream)
+
     def _captured(self, enqueue: Callable[..., None]) -> Any:
         """The executable graph of a run, or None where it cannot be captured."""
         # The first call of a context sets things up that must not be captured.
@@ -213,10 +235,11 @@ class Slot:
         self.refusal = ""
         return graph
 
-    def _enqueue(self, context: Any, arrays: Mapping[str, NDArray[Any]], *, captured: bool) -> None:
+    def _enqueue(self, context: Any, arrays: Mapping[str, NDArray[Any]], *, captured: bool, inputs: bool = True) -> None:
         """Copies in, computes and copies out, with events between where times are measured."""
         self._record(0, captured)
-        self._copy(self._layout.inputs, arrays, to_device=True)
+        if inputs:
+            self._copy(self._layout.inputs, arrays, to_device=True)
         self._record(1, captured)
         if not context.execute_async_v3(self._handle):
             raise BackendError(f"tensorrt failed while it ran: {self._opened.messages.last_error()}")
@@ -258,10 +281,6 @@ def _views(layout: Layout, arrays: Mapping[str, NDArray[Any]], batch: int, run: 
     inputs = MappingProxyType({row.name: rows[row.name] for row in layout.inputs})
     filler = tuple(arrays[row.name][batch:] for row in layout.inputs) if batch != run else ()
     return inputs, tuple(copies), tuple(lent), filler
-
-
-def _nothing() -> None:
-    """A run of plain calls has no graph to give back."""
 
 
 def _refuse() -> None:

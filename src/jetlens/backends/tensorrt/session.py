@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from threading import Lock
 from types import TracebackType
 from typing import Any
@@ -13,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetlens.backends.base import DeviceTimings, Lane, RunFacts
-from jetlens.backends.checks import check_feed
+from jetlens.backends.checks import check_feed, check_pictures
 from jetlens.backends.tensorrt.cuda import Cuda
 from jetlens.backends.tensorrt.engine import Layout, OpenEngine
 from jetlens.backends.tensorrt.lanes import Program, Slot
+from jetlens.backends.tensorrt.pages import LockedPages
 from jetlens.errors import BackendError
 
 __all__ = ["TensorRtLane", "TensorRtPending", "TensorRtSession"]
@@ -33,9 +35,30 @@ class TensorRtLane:
         self.inputs: Mapping[str, NDArray[Any]] = program.inputs
         self._session = session
         self._held: tuple[Slot, Program] | None = (slot, program)
+        self._start: Callable[[], None] = partial(slot.start, program)
 
-    def hand_over(self, session: TensorRtSession) -> tuple[Slot, Program]:
-        """What the lane holds, for a session to run; the lane is spent then.
+    def borrow(self, name: str, pictures: Sequence[NDArray[Any]]) -> None:
+        """Takes pictures for the first rows of an input; where they fill it, those in memory that came before are not copied on the host.
+
+        Raises:
+            BackendError: they are not of the input's type and shape, or too many; or the lane is spent.
+        """
+        page = self.inputs[name]
+        check_pictures(name, page, pictures)
+        if self._held is None:
+            raise BackendError("tensorrt: this lane was submitted or released before; take a new one with lane()")
+        slot, program = self._held
+        found = self._session.addresses(slot, program, pictures) if len(pictures) == len(page) else [None] * len(pictures)
+        for row, picture, address in zip(page, pictures, found, strict=False):
+            if address is None:
+                np.copyto(row, picture)
+        if any(found):
+            own = page.ctypes.data
+            addresses = [address or own + number * pictures[0].nbytes for number, address in enumerate(found)]
+            self._start = partial(slot.start_on, program, name, addresses, pictures)
+
+    def hand_over(self, session: TensorRtSession) -> tuple[Slot, Program, Callable[[], None]]:
+        """What the lane holds, for a session to run, and what starts the run; the lane is spent then.
 
         Raises:
             BackendError: it is spent already, or another session's.
@@ -43,7 +66,7 @@ class TensorRtLane:
         if self._held is None or session is not self._session:
             raise BackendError("tensorrt: this lane was submitted or released before, or is another session's; take a new one with lane()")
         held, self._held = self._held, None
-        return held
+        return *held, self._start
 
     def release(self) -> None:
         """Gives the lane back without a run; twice is allowed."""
@@ -123,6 +146,8 @@ class TensorRtSession:
         self.outputs = tuple(row.spec() for row in layout.outputs)
         self._opened, self._layout = opened, layout
         self._preparing = Lock()
+        # Times on the device belong to one copy of all inputs; mapped memory is read where it lies, by the engine itself.
+        self._pages = None if mapped or timed or len(layout.inputs) > 1 else LockedPages(cuda)
         # The names, types and shapes after the batch axis that every call compares.
         fixed = not layout.dynamic
         self._takes = tuple((row.name, np.dtype(row.dtype), row.shape if fixed else row.shape[1:]) for row in layout.inputs)
@@ -172,14 +197,28 @@ class TensorRtSession:
         Raises:
             BackendError: the inputs do not fit, all lanes are in flight, the session is closed or the engine failed.
         """
-        slot, program = inputs.hand_over(self) if isinstance(inputs, TensorRtLane) else self._filled(_arrays(inputs))
+        if isinstance(inputs, TensorRtLane):
+            slot, program, start = inputs.hand_over(self)
+        else:
+            slot, program = self._filled(_arrays(inputs))
+            start = partial(slot.start, program)
         try:
             self._check_open(slot)
-            slot.start(program)
+            start()
         except BaseException:
             self.give_back(slot)
             raise
         return TensorRtPending(self, slot, program)
+
+    def addresses(self, slot: Slot, program: Program, pictures: Sequence[NDArray[Any]]) -> list[int | None]:
+        """Where the GPU can copy each picture from; None where it cannot."""
+        if self._pages is None or program.filler or slot.closed:
+            return [None] * len(pictures)
+        found = [self._pages.address(picture) for picture in pictures]
+        if any(found) and program.start_filled is None:
+            with self._preparing:
+                slot.prepare_filled(program)
+        return found
 
     def give_back(self, slot: Slot) -> None:
         """Takes a lane back into the free ones; a run that is still in flight on it is waited for by the next who takes it."""
@@ -192,6 +231,8 @@ class TensorRtSession:
         try:
             for slot in self._slots:
                 slot.close()
+            if self._pages is not None:
+                self._pages.close()
         finally:
             self._opened.close()
 
