@@ -211,6 +211,17 @@ def test_pictures_that_lie_in_their_own_memory_are_kept_for_as_long_as_they_are_
     session.close()
 
 
+def test_a_lane_that_borrows_again_runs_on_what_came_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    session, pool = opened(monkeypatch, FakeCudart()), BufferPool()
+    borrowed_run(session, pool, 1).result()
+    lane, lent, own = session.lane(1), pool.take((4, 4, 3)), pictures(1, 3)
+    lent[:] = pictures(1, 2)[0]
+    lane.borrow("images", [lent])
+    lane.borrow("images", list(own))
+    assert_answers(session.submit(lane).result(), own)
+    session.close()
+
+
 def test_where_times_are_measured_pictures_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jetlens.backends.tensorrt.pages.LEAST_BYTES", 48)
     cudart, pool = FakeCudart(), BufferPool()

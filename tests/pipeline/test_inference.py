@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from coded_cameras import CodedFile, Lane, LanedSession, Pairs, PooledSession, ReadingSession, reading_predictor
 
-from jetlens.errors import UsageError
+from jetlens.errors import InputError, UsageError
 from jetlens.pipeline.inference import InFlight, LanedInference, gpu_lanes, open_alike
 from jetlens.pipeline.live import LiveOptions, LivePipeline
 
@@ -95,6 +95,20 @@ def test_frames_are_prepared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = Pairs()
     LivePipeline([CodedFile(0, 30)], predictor, pairs, options=LiveOptions(1, lanes=2)).run()
     assert (pairs.wrong, pairs.numbers) == (0, {0: list(range(30))})
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_frames_that_the_graph_resizes_are_borrowed(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of them goes through preprocessing, and each is checked to be of the one size that the graph takes."""
+    predictor = reading_predictor(LanedSession(4))
+    predictor.spec = replace(predictor.spec, preprocess=replace(predictor.spec.preprocess, frame_hw=(8, 8)))
+    monkeypatch.setattr(predictor.task, "preprocess", None)
+    pairs = Pairs()
+    LivePipeline([CodedFile(0, 30)], predictor, pairs, options=LiveOptions(batch, lanes=4)).run()
+    assert (pairs.wrong, pairs.numbers) == (0, {0: list(range(30))})
+    [part] = LanedInference(predictor, 4).parts()
+    with pytest.raises(InputError, match="export it for this camera"):
+        part.steps[0][1](InFlight([np.zeros((8, 9, 3), np.uint8)]))
 
 
 def test_a_run_whose_answer_cannot_be_read_ends_everything(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,7 @@ class TensorRtLane:
         for row, picture, address in zip(page, pictures, found, strict=False):
             if address is None:
                 np.copyto(row, picture)
+        self._start = partial(slot.start, program)
         if any(found):
             own = page.ctypes.data
             addresses = [address or own + number * pictures[0].nbytes for number, address in enumerate(found)]
