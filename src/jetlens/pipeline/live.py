@@ -93,6 +93,10 @@ class _Batch:
     results: list[tuple[LiveResult, Frame, bool]]
     dropped: bool = False
 
+    def release(self) -> None:
+        """Gives back what the model holds for it."""
+        self.inference.release(self.flight)
+
 
 class LivePipeline:
     """Runs every source through one predictor until all have ended or ``stop`` is called.
@@ -169,12 +173,11 @@ class LivePipeline:
             clock=clock,
         )
         self._stages = [
-            Stage(last, self._step(last), workers, self._steps(before) if before else None, ahead, _release)
+            Stage(last, self._step(last), workers, self._steps(before) if before else None, ahead, _Batch.release)
             for workers, ahead, (*before, last) in shares
         ]
-        self.memory_mib = self._most_memory_mib()
+        self.memory_mib, self._limit_mib = self._most_memory_mib(), options.memory_mib
         self.threaded = options.memory_mib is None or self.memory_mib <= options.memory_mib
-        self._limit_mib = options.memory_mib
         self._paused = self._stopping = self._ended = False
         self._started_unix_s = self._started_s = self._ended_s = 0.0
         self._batches = self._frames = 0
@@ -332,7 +335,7 @@ class LivePipeline:
             except RunFailedError as error:  # one run's failure ends no stream
                 self._drop(batch, error.reason)
             except BaseException:
-                _release(batch)
+                batch.release()
                 self.stop()
                 raise
             self._pacer.end(way, self._clock())
@@ -343,7 +346,7 @@ class LivePipeline:
     def _drop(self, batch: _Batch, reason: str = "stopped") -> None:
         if not batch.dropped:
             batch.dropped = True
-            _release(batch)
+            batch.release()
             for capture, _ in batch.taken:
                 capture.drop(reason)
 
@@ -395,8 +398,3 @@ class LivePipeline:
             if capture.join(max(0.0, end_s - time.monotonic())) and not capture.live:
                 capture.source.close()
             capture.settle("stopped")
-
-
-def _release(batch: _Batch) -> None:
-    """Gives back what the model holds for a batch that will not go on."""
-    batch.inference.release(batch.flight)
