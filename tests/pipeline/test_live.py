@@ -128,7 +128,7 @@ def test_an_error_in_one_of_several_runs_ends_everything(at: int) -> None:
     with pytest.raises(BackendError, match="failed 5 times in 0 s and is not tried again; the last time: gone"):
         pipeline.run()
     check_account(pipeline)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 @pytest.mark.usefixtures("several_threads")
@@ -346,7 +346,7 @@ def test_an_error_anywhere_ends_everything_and_is_raised_once(where: str) -> Non
     with pytest.raises(BackendError if where == "model" else OSError, match="disk is full"):
         pipeline.run()
     check_account(pipeline)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 @pytest.mark.usefixtures("several_threads")
