@@ -44,7 +44,7 @@ FPS = 15.0
 OUTAGE_S = 2.0
 MINUTES = float(os.environ.get("JETLENS_SOAK_MINUTES", "5"))
 GROWTH_MIB = 5.0
-"""What memory may grow by after the first minute, in which pools, encoders and the runtime reach their size."""
+"""What memory may grow by after the first minute, or the fifth of thirty, in which pools, encoders and the runtime reach their size."""
 SLACK_MS = 20.0
 """For other work on the machine: a third of the time between two frames."""
 
@@ -271,9 +271,11 @@ def test_minutes_of_faults(tmp_path: Path, record_property: Callable[[str, objec
     seconds = 60 * MINUTES
     every_s = 60.0 if MINUTES >= 30 else 15.0
     soak = run_soak(tmp_path, seconds, every_s)
-    part_s = seconds / 6 if MINUTES >= 30 else 60.0
+    long = MINUTES >= 30
+    part_s = seconds / 6 if long else 60.0
     first, last = (60.0, 60.0 + part_s), (seconds - part_s, seconds)
-    growth_mib = soak.growth_mib(first, last)
+    # The goal says from minute 5 to 30 for memory: by then most kinds of fault have come for the first time.
+    growth_mib = soak.growth_mib((300.0, 360.0), (seconds - 60, seconds)) if long else soak.growth_mib(first, last)
     p99_ms = soak.p99_ms(*first), soak.p99_ms(*last)
     record_property("minutes", MINUTES)
     record_property("recovered", f"{len(soak.back_s) - soak.lost}/{len(soak.back_s)}")
