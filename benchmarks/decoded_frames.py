@@ -6,7 +6,7 @@
 
 A run counts everything from the frame in memory to the prediction in its pixels: resize, copies, model, postprocessing. The engine's own rate
 is that of the same session with as many lanes, fed with what lies in its buffers and with nothing done to its answers; for information also
-that of one lane, which is what trtexec gives as throughput. Both take turns, and the median of the ratios counts; goal 0.8. ``--framed`` puts
+that of one lane, near what trtexec reports with its one stream. Both take turns, and the median of the ratios counts; goal 0.8. ``--framed`` puts
 the resize into the graph. ``--profile each`` builds an engine for every batch: TensorRT 8.6 captures a graph that resizes frames for one batch
 size alone. A detector without trained weights finds something everywhere: ``--candidates`` sets its threshold so that as many boxes a picture
 pass it as of a trained one (NanoDet with its own weights and threshold: 24 on the 64 photos of COCO, 5.6 after non-maximum suppression); 0

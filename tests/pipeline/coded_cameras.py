@@ -180,7 +180,6 @@ class Lane:
     def borrow(self, name: str, pictures: Any) -> None:
         for row, picture in zip(self.inputs[name], pictures, strict=False):
             row[...] = picture
-        self.borrowed = len(pictures)
 
     def start(self) -> None:
         def work() -> None:

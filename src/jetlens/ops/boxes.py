@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,7 @@ __all__ = ["iou_matrix", "nms"]
 
 _MATRIX_LIMIT = 512
 """Up to so many boxes all overlaps are computed at once; above it class by class, and in a class as large, row by row for the boxes that are kept."""
-_ZERO, _TINY = np.float32(0), np.finfo(np.float32).tiny
-_LATER = np.triu(np.ones((_MATRIX_LIMIT, _MATRIX_LIMIT), bool), 1)
-"""Which box comes after which, where they are sorted."""
+_TINY = np.finfo(np.float32).tiny
 
 
 def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -23,7 +22,7 @@ def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.flo
     # Both axes in one array: with few boxes the calls cost more than what they compute.
     size = np.minimum(sides_a[2:, :, None], sides_b[2:, None])
     size -= np.maximum(sides_a[:2, :, None], sides_b[:2, None])
-    np.maximum(size, _ZERO, out=size)
+    np.maximum(size, 0, out=size)
     shared: NDArray[np.float32] = np.multiply(size[0], size[1], out=size[0])
     area_a = _areas(sides_a)
     union = np.add(area_a[:, None], area_a if a is b else _areas(sides_b), out=size[1])
@@ -74,12 +73,20 @@ def _suppressed(boxes: NDArray[np.float32], classes: NDArray[np.integer[Any]], i
         return dead
     overlapping = iou_matrix(boxes, boxes) > iou
     overlapping &= classes[:, None] == classes
-    overlapping &= _LATER[: len(boxes), : len(boxes)]
+    overlapping &= _later()[: len(boxes), : len(boxes)]
     # Most boxes overlap none: only the others are looked at one by one.
     for index in np.logical_or.reduce(overlapping, axis=1).nonzero()[0].tolist():
         if not dead[index]:
             dead |= overlapping[index]
     return dead
+
+
+@lru_cache(maxsize=1)
+def _later() -> NDArray[np.bool_]:
+    """Which of sorted boxes comes after which: read-only [512, 512], made at the first use since that takes a millisecond."""
+    later = np.triu(np.ones((_MATRIX_LIMIT, _MATRIX_LIMIT), bool), 1)
+    later.setflags(write=False)
+    return later
 
 
 def _suppressed_by_rows(boxes: NDArray[np.float32], iou: np.float32, limit: int) -> NDArray[np.bool_]:

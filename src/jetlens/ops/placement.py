@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 __all__ = ["Placement"]
 
-_ZERO = np.float32(0)
-
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -34,7 +32,7 @@ class Placement:
         scale, offset, limit = np.array((self.scale_xy * 2, self.offset_xy * 2, (width, height) * 2), np.float32)
         source: NDArray[np.float32] = np.subtract(xyxy, offset, dtype=np.float32)
         source /= scale
-        np.maximum(source, _ZERO, out=source)
+        np.maximum(source, 0, out=source)
         np.minimum(source, limit, out=source)
         return source
 

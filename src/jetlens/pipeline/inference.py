@@ -205,7 +205,7 @@ def usual_lanes(predictor: Predictor, threads: int | None, cameras: int, files: 
     if not may_run_at_once(predictor):
         return 1
     fit = max(1, _cores() // (threads or 1))
-    # One more for several files: each waits for its turn at times, and the cores then have another.
+    # One more for several files: each waits for room at times, and the cores then have another.
     return min(fit + (fit > 1 and files > 1), _MOST_LANES) if files else min(fit, _MOST_LANES, cameras)
 
 

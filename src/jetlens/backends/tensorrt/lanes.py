@@ -129,8 +129,7 @@ class Slot:
 
     def prepare_filled(self, program: Program) -> None:
         """Makes what runs it on pictures that were copied to the device one by one."""
-        if program.start_filled is None:
-            program.start_filled = self._launch(partial(program.enqueue, inputs=False), program.graphs)
+        program.start_filled = self._launch(partial(program.enqueue, inputs=False), program.graphs)
 
     def start(self, program: Program) -> None:
         """Starts a run on the inputs that were written."""
